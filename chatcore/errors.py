@@ -1,0 +1,197 @@
+"""Every error that chatcore raises.
+
+    ChatcoreError                     500
+    ├── ConfigError                   the configuration is wrong; nothing was started
+    ├── PluginError                   a plugin is wrong; it is a row in `chatcore plugins`
+    │   ├── PluginOff                 not an error of the plugin: something is not configured yet
+    │   └── DuplicateName             two plugins contribute the same name
+    ├── RequestError                  400, the caller can mend it
+    │   ├── ValidationFailed          422, names every path that is wrong
+    │   ├── Unauthenticated           401
+    │   ├── Forbidden                 403
+    │   ├── NotFound                  404, also for what belongs to somebody else
+    │   ├── Conflict                  409
+    │   └── TooLarge                  413
+    ├── Overloaded                    503 with Retry-After, nothing was started
+    ├── ToolFailed                    a tool cannot do what it was asked; the model reads the text
+    ├── DatabaseError                 500, the data could not be read or written
+    └── ProviderError                 502, the model's server failed or refused
+        ├── ProviderRefused           4xx of the upstream: asking again will not help
+        ├── ProviderUnavailable       connection, 429, 5xx: worth another try before the first token
+        └── StreamBroken              the stream ended too early or was not readable
+
+The text says what is wrong; `hint` says what to do about it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import attrs
+
+
+class ChatcoreError(Exception):
+    """The root. `status` is the HTTP status with which a route answers it, `code` its stable name on the wire."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(ChatcoreError):
+    """The configuration cannot be used. The text lists every problem at once."""
+
+    code = "config"
+
+
+class PluginError(ChatcoreError):
+    """A plugin cannot be used. The text names plugin, hook, file and remedy as far as they are known."""
+
+    code = "plugin"
+
+
+class PluginOff(PluginError):
+    """Raised by a plugin that lacks something of its user's: a key, a file. Its text is the remedy.
+
+    The plugin is listed as off; the server starts without it.
+    """
+
+    code = "plugin_off"
+
+
+class DuplicateName(PluginError):
+    """Two plugins contribute the same name of one kind. The text names both distributions."""
+
+    code = "duplicate_name"
+
+
+class RequestError(ChatcoreError):
+    """The request cannot be served as it is."""
+
+    status = 400
+    code = "bad_request"
+
+
+@attrs.frozen
+class Problem:
+    """One thing that is wrong in a value: where (`$.messages[0].role`), and what."""
+
+    path: str
+    message: str
+
+
+class ValidationFailed(RequestError):
+    """The JSON is well-formed and has the wrong shape. `problems` has one entry per wrong path."""
+
+    status = 422
+    code = "invalid"
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+        super().__init__("; ".join(f"{p.path}: {p.message}" for p in problems), hint=hint)
+        self.problems = tuple(problems)
+
+
+class Unauthenticated(RequestError):
+    """Nobody is known to be asking."""
+
+    status = 401
+    code = "unauthenticated"
+
+
+class Forbidden(RequestError):
+    """Somebody is asking who may not."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(RequestError):
+    """There is no such thing, or it belongs to somebody else: a stranger cannot tell which."""
+
+    status = 404
+    code = "not_found"
+
+
+class Conflict(RequestError):
+    """The request contradicts the present state."""
+
+    status = 409
+    code = "conflict"
+
+
+class TooLarge(RequestError):
+    """The body is over the limit."""
+
+    status = 413
+    code = "too_large"
+
+
+class Overloaded(ChatcoreError):
+    """The server is full or on its way out; nothing was started. `retry_after` is in seconds."""
+
+    status = 503
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: int = 1, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class ToolFailed(ChatcoreError):
+    """Raised by a tool that cannot do what it was asked. The model reads the text and may try something else."""
+
+    code = "tool_failed"
+
+
+class DatabaseError(ChatcoreError):
+    """The database could not be opened, read or written."""
+
+    code = "database"
+
+
+class ProviderError(ChatcoreError):
+    """The server that runs the model failed or refused.
+
+    `upstream_status` is its HTTP status where it gave one, `kind` its own stable name for the cause,
+    `details` whatever else it said.
+    """
+
+    status = 502
+    code = "provider"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        upstream_status: int | None = None,
+        kind: str | None = None,
+        details: Any = None,
+        retry_after: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.upstream_status = upstream_status
+        self.kind = kind
+        self.details = details
+        self.retry_after = retry_after
+
+
+class ProviderRefused(ProviderError):
+    """The upstream understood and said no (400, 401, 402, 403, 404 …). Another try gives the same answer."""
+
+    code = "provider_refused"
+
+
+class ProviderUnavailable(ProviderError):
+    """No connection, a time-out, 429 or 5xx. `retry_after` is in seconds where the upstream gave it."""
+
+    code = "provider_unavailable"
+
+
+class StreamBroken(ProviderError):
+    """The answer began and then broke: cut off, unreadable, or an error inside the stream."""
+
+    code = "stream_broken"

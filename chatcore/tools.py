@@ -1,0 +1,118 @@
+"""Tools: what a model may ask for, the asking, and the answer.
+
+`Tool.of(function)` makes a tool from an ordinary typed coroutine function.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Self, TypeAlias
+
+import attrs
+
+from chatcore import wire
+from chatcore.errors import RequestError, ToolFailed
+
+JsonObject: TypeAlias = Mapping[str, Any]
+"""A JSON object, kept as it came. Never changed in place."""
+
+
+@attrs.frozen
+class ToolCall:
+    """A model's request for a tool, as it stands in the conversation.
+
+    `arguments` is the text that the model wrote: JSON if the model did well.
+    """
+
+    id: str
+    name: str
+    arguments: str = ""
+
+
+@attrs.frozen
+class Invocation:
+    """What a tool's `run` is given: the call, its parsed arguments, and for whom it runs."""
+
+    call: ToolCall
+    arguments: JsonObject
+    principal_id: str
+    conversation_id: str
+    run_id: str
+
+
+@attrs.frozen
+class ToolResult:
+    """What a tool answers.
+
+    `text` is what the model reads. `parts` are content parts in the OpenAI form (images, files) for the client.
+    `is_error` tells the model and the client that the call failed.
+    """
+
+    text: str
+    is_error: bool = False
+    parts: tuple[JsonObject, ...] = ()
+
+
+@attrs.frozen
+class Tool:
+    """A function that a model may call.
+
+    `name` has at most 64 letters, digits, `_` or `-` (OpenRouter's rule, which the other APIs share).
+    `parameters` is a JSON Schema of type object. `timeout` is in seconds; None takes the turn's limit.
+    `read_only` and `destructive` are hints to whoever decides whether a call needs a person's consent.
+    """
+
+    name: str = attrs.field(validator=attrs.validators.matches_re(r"[A-Za-z0-9_-]{1,64}"))
+    description: str
+    parameters: JsonObject
+    run: Callable[[Invocation], Awaitable[ToolResult]] = attrs.field(repr=False, eq=False)
+    timeout: float | None = None
+    read_only: bool = False
+    destructive: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        function: Callable[..., Awaitable[object]],
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        read_only: bool = False,
+        destructive: bool = False,
+    ) -> Self:
+        """A tool from a typed coroutine function.
+
+        The name is the function's, the description its docstring up to `Args:`, the schema its type hints with the
+        lines under `Args:` as descriptions. A parameter annotated `Invocation` is not shown to the model: it is
+        given the invocation. The function may return text, a `ToolResult`, or anything that is JSON.
+
+        Raises:
+            TypeError: the function is not a coroutine function, or a parameter has no usable type hint.
+        """
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{function!r} is not a coroutine function: write 'async def'")
+        signature = wire.signature_of(function, hidden=Invocation)
+        return cls(
+            name=name or function.__name__,
+            description=signature.description,
+            parameters=signature.schema,
+            run=_runner(function, signature),
+            timeout=timeout,
+            read_only=read_only,
+            destructive=destructive,
+        )
+
+
+def _runner(
+    function: Callable[..., Awaitable[object]], signature: wire.Signature
+) -> Callable[[Invocation], Awaitable[ToolResult]]:
+    async def run(invocation: Invocation) -> ToolResult:
+        try:
+            arguments = signature.bind(invocation.arguments, invocation)
+        except RequestError as error:
+            raise ToolFailed(f"wrong arguments: {error}") from error
+        answer = await function(**arguments)
+        if isinstance(answer, ToolResult):
+            return answer
+        return ToolResult(answer if isinstance(answer, str) else wire.dumps(answer).decode())
+
+    return run

@@ -1,0 +1,315 @@
+"""The values of a chat: messages, models, turns, and the events of a run. Frozen, and without I/O.
+
+These are pure values: where they are stored and how a client sees them is decided elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from chatcore.tools import JsonObject, Tool, ToolCall, ToolResult
+
+Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
+Content: TypeAlias = str | tuple[JsonObject, ...] | None
+"""Text, or content parts in the OpenAI form (`{"type": "text", …}`, `{"type": "image_url", …}`), which pass as they are."""
+
+RunState: TypeAlias = Literal["running", "waiting", "completed", "stopped", "incomplete", "failed"]
+"""What has become of a run. The last four are final; `incomplete` is an answer that broke off."""
+
+FINAL_STATES: frozenset[RunState] = frozenset({"completed", "stopped", "incomplete", "failed"})
+
+
+@attrs.frozen
+class Principal:
+    """Somebody on whose behalf something is done. Everything stored belongs to one."""
+
+    id: str
+    scopes: frozenset[str] = frozenset()
+
+
+LOCAL = Principal("local", frozenset({"*"}))
+"""Everybody, on a server that listens on loopback only and has no tokens."""
+
+
+@attrs.frozen(kw_only=True)
+class Message:
+    """One message of a conversation, as a model is given it.
+
+    `reasoning_details` must go back to the model unmodified beside `tool_calls`. `extra` holds the fields of a
+    request's message that chatcore has no use for; they go upstream.
+    """
+
+    role: Role
+    content: Content = None
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    reasoning: str | None = None
+    reasoning_details: tuple[JsonObject, ...] = ()
+    annotations: tuple[JsonObject, ...] = ()
+    images: tuple[JsonObject, ...] = ()
+    extra: JsonObject = attrs.field(factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The text of the message, without its other parts."""
+        return content_text(self.content)
+
+
+def content_text(content: Content) -> str:
+    """The text of a message's content: of parts, the text parts joined by newlines."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(str(part["text"]) for part in content if part.get("type") == "text" and part.get("text"))
+
+
+@attrs.frozen(kw_only=True)
+class StoredMessage:
+    """A message in the database.
+
+    `state` is `complete`; `partial` for an answer that broke off or was stopped; `pending` for the place of a tool's
+    answer while the tool runs (after a crash it says that the outcome is unknown). `finish_reason`, `model`,
+    `usage`, `generation_id`, `provider` and `routing` are set on answers. `tool_name` and `is_error` on tool messages.
+    """
+
+    id: int
+    conversation_id: str
+    parent_id: int | None
+    message: Message
+    created_at: datetime
+    state: Literal["complete", "partial", "pending"] = "complete"
+    run_id: str | None = None
+    client_message_id: str | None = None
+    parent_client_message_id: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    finish_reason: str | None = None
+    generation_id: str | None = None
+    usage: JsonObject | None = None
+    routing: JsonObject | None = None
+    tool_name: str | None = None
+    is_error: bool = False
+    metadata: JsonObject = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Model:
+    """A model that a provider offers. `info` is the catalogue entry as the provider gives it (OpenRouter's form)."""
+
+    id: str
+    name: str
+    context_length: int | None = None
+    supports_tools: bool | None = None
+    info: JsonObject = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class ModelRequest:
+    """One call of a model: what a `Provider` is given. `parameters` go upstream as they are."""
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    parameters: JsonObject = attrs.field(factory=dict)
+    conversation_id: str | None = None
+
+
+@attrs.frozen
+class Limits:
+    """Where a turn stops by itself. Times in seconds, sizes in characters, cost in US dollars (None: no limit)."""
+
+    hops: int = 40
+    tool_errors: int = 10
+    tool_timeout: float = 120.0
+    tool_output: int = 100_000
+    cost: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Turn:
+    """A question and everything needed to answer it. `prepare_turn` hooks give back changed copies (`attrs.evolve`).
+
+    `history` is what the model is given: system prompt, earlier messages, the new ones. `parent_id` is the stored
+    message that the answer hangs on. `tools` is a snapshot by name: what it holds may be called, nothing else.
+    `metadata` is the request's own, never sent upstream.
+    """
+
+    id: str
+    principal: Principal
+    conversation_id: str
+    model: str
+    provider: str
+    history: tuple[Message, ...]
+    parent_id: int | None = None
+    parameters: JsonObject = attrs.field(factory=dict)
+    tools: Mapping[str, Tool] = attrs.field(factory=dict)
+    limits: Limits = attrs.field(factory=Limits)
+    client_id: str | None = None
+    metadata: JsonObject = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class TurnResult:
+    """How a turn ended, for `finish_turn`. `messages` are those that it stored, in order."""
+
+    state: RunState
+    reason: str
+    messages: tuple[StoredMessage, ...] = ()
+    usage: JsonObject | None = None
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+#
+# `raw` is the upstream chunk that an event came from, as JSON bytes on one line. Where one chunk gives several events,
+# the first has the bytes and the others have b"": a format that forwards chunks sends each once. None: there is no
+# chunk, a format that wants one must make it.
+
+
+@attrs.frozen
+class RunStarted:
+    """The first event of every run. `new_conversation`: it did not exist before this request."""
+
+    run_id: str
+    conversation_id: str
+    new_conversation: bool = False
+
+
+@attrs.frozen
+class TextDelta:
+    """A piece of the answer. Empty where a chunk carries nothing that has an event of its own."""
+
+    text: str
+    raw: bytes | None = None
+
+
+@attrs.frozen
+class ReasoningDelta:
+    """A piece of the model's thinking: `text` to show, `details` (fragments) to send back with tool calls."""
+
+    text: str
+    details: Sequence[JsonObject] = ()
+    raw: bytes | None = None
+
+
+@attrs.frozen
+class ToolCallStarted:
+    """The model begins to ask for a tool. `index` tells the calls of one answer apart."""
+
+    index: int
+    id: str
+    name: str
+    raw: bytes | None = None
+
+
+@attrs.frozen
+class ToolCallDelta:
+    """A piece of the arguments of call `index`."""
+
+    index: int
+    arguments: str
+    raw: bytes | None = None
+
+
+@attrs.frozen
+class Annotated:
+    """Citations and other annotations of the answer, in OpenRouter's form."""
+
+    annotations: Sequence[JsonObject]
+    raw: bytes | None = None
+
+
+@attrs.frozen
+class Attachment:
+    """Something that is not text, made by a model or a tool: a content part (`{"type": "image_url", …}`)."""
+
+    part: JsonObject
+    raw: bytes | None = None
+
+
+@attrs.frozen
+class Usage:
+    """What the call cost, in the upstream's own words: `prompt_tokens`, `completion_tokens`, `cost` (US dollars) …"""
+
+    usage: JsonObject
+    raw: bytes | None = None
+
+
+@attrs.frozen
+class Finish:
+    """The model says that it has ended, and why: stop, length, tool_calls, content_filter, error.
+
+    `model` is the one that really answered, `routing` the upstream's headers about the way it took.
+    """
+
+    reason: str
+    model: str | None = None
+    provider: str | None = None
+    generation_id: str | None = None
+    routing: JsonObject | None = None
+    raw: bytes | None = None
+
+
+@attrs.frozen
+class MessageStored:
+    """A message of this run is in the database."""
+
+    message: StoredMessage
+
+
+@attrs.frozen
+class ToolStarted:
+    """chatcore begins to run a tool. What the model said to ask for it is in the `ToolCall…` events before."""
+
+    call: ToolCall
+
+
+@attrs.frozen
+class ToolFinished:
+    """A tool has answered; the answer is stored as `message_id`."""
+
+    call: ToolCall
+    result: ToolResult
+    message_id: int
+    created_at: datetime
+
+
+@attrs.frozen
+class Notice:
+    """Something that the user should know and the model did not say.
+
+    `kind` is one of: tools_unsupported, hop_limit, tool_error_limit, cost_limit, tool_followup_required, or a plugin's
+    own. `data` are its numbers and names.
+    """
+
+    kind: str
+    message: str
+    data: JsonObject = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Failed:
+    """The turn cannot go on. `code` is the error's name, `status` the HTTP status it would have had."""
+
+    message: str
+    code: str = "internal"
+    status: int = 500
+    details: Any = None
+
+
+@attrs.frozen
+class RunEnded:
+    """The last event of every run."""
+
+    state: RunState
+    reason: str
+
+
+ModelEvent: TypeAlias = (
+    TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Annotated | Attachment | Usage | Finish
+)
+"""What a provider may yield."""
+
+Event: TypeAlias = ModelEvent | RunStarted | MessageStored | ToolStarted | ToolFinished | Notice | Failed | RunEnded
+"""Everything that a run's log may hold: a closed union, so that `match` can be checked for completeness."""

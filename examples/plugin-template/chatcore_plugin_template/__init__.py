@@ -1,0 +1,7 @@
+"""Not written yet."""
+
+from chatcore.hooks import NoSettings, Plugin
+
+
+class Template(Plugin[NoSettings]):
+    """Placeholder."""
