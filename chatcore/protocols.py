@@ -143,4 +143,3 @@ class Lifespan:
 
     name: str
     run: Callable[[], AbstractAsyncContextManager[object]]
-

@@ -13,7 +13,7 @@ from chatcore.tools import JsonObject, Tool, ToolCall, ToolResult
 
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 Content: TypeAlias = str | tuple[JsonObject, ...] | None
-"""Text, or content parts in the OpenAI form (`{"type": "text", …}`, `{"type": "image_url", …}`), which pass as they are."""
+"""Text, or content parts in the OpenAI form (`{"type": "text", …}`, `{"type": "image_url", …}`), passed as they are."""
 
 RunState: TypeAlias = Literal["running", "waiting", "completed", "stopped", "incomplete", "failed"]
 """What has become of a run. The last four are final; `incomplete` is an answer that broke off."""

@@ -1,0 +1,60 @@
+"""The database: a handle with threads of its own, tables, migrations, and repositories by subject.
+
+The names below are imported when first used, because most of them need peewee, which takes a while to import.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from chatcore.database.handle import Database
+
+if TYPE_CHECKING:
+    from chatcore.database.conversations import Begun, Conversation, ConversationRow, Conversations
+    from chatcore.database.documents import Documents
+    from chatcore.database.messages import NewMessage
+    from chatcore.database.runs import LogRow, NewRun, RunRecord, Runs
+    from chatcore.database.tables import JsonField, Moment, Table
+    from chatcore.database.tokens import TokenRecord, Tokens
+
+__all__ = [
+    "Begun",
+    "Conversation",
+    "ConversationRow",
+    "Conversations",
+    "Database",
+    "Documents",
+    "JsonField",
+    "LogRow",
+    "Moment",
+    "NewMessage",
+    "NewRun",
+    "RunRecord",
+    "Runs",
+    "Table",
+    "TokenRecord",
+    "Tokens",
+]
+
+_MODULES = {
+    "Begun": "conversations",
+    "Conversation": "conversations",
+    "ConversationRow": "conversations",
+    "Conversations": "conversations",
+    "Documents": "documents",
+    "JsonField": "tables",
+    "LogRow": "runs",
+    "Moment": "tables",
+    "NewMessage": "messages",
+    "NewRun": "runs",
+    "RunRecord": "runs",
+    "Runs": "runs",
+    "Table": "tables",
+    "TokenRecord": "tokens",
+    "Tokens": "tokens",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,273 @@
+"""Who may call a route: the policy that every view declares, and the checks before every request.
+
+Decisions are made on the view that a request was routed to, never on its path. In this order:
+
+1. A CORS preflight is answered. A path without a route goes on to its 404.
+2. A request that may change something, and every WebSocket, must not come from a foreign page: its `Origin`, if it has
+   one, is the server's own or one of `cors_origins`.
+3. The authenticators are asked who it is; the first that knows the credentials' kind decides.
+4. Where nobody has to sign in (no authenticator, or none that is active), everybody is `LOCAL`: on a server that
+   listens on loopback only, if the request also *names* it so in `Host` (a page elsewhere that has its own name resolve
+   to 127.0.0.1 does not), or wherever `insecure` is set.
+5. A view that is not public needs a principal (401) with its scopes (403). A view without a policy counts as one.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from urllib.parse import urlsplit
+
+import attrs
+from quart import Blueprint, Quart, Response, Websocket, current_app, g, has_app_context, request, websocket
+from quart.typing import ResponseTypes
+from quart.wrappers import BaseRequestWebsocket
+
+from chatcore.config import LOOPBACK_ORIGINS, Config
+from chatcore.errors import ConfigError, Forbidden, Unauthenticated
+from chatcore.protocols import Authenticator, Credentials
+from chatcore.types import LOCAL, Principal
+
+View = TypeVar("View", bound=Callable[..., Any])
+PolicyName: TypeAlias = Literal["public", "authenticated"]
+
+
+@attrs.frozen
+class Policy:
+    """Who may call a view: everybody, or a principal that has all of `scopes`."""
+
+    name: PolicyName
+    scopes: frozenset[str] = frozenset()
+
+
+def public(view: View) -> View:
+    """Marks a view that everybody may call. Somebody who is known is still known in it."""
+    return _declare(view, "public", ())
+
+
+def authenticated(view: View) -> View:
+    """Marks a view that needs a principal."""
+    return _declare(view, "authenticated", ())
+
+
+def requires(*scopes: str) -> Callable[[View], View]:
+    """Marks a view that needs a principal with all of `scopes`. The scope `*` stands for all."""
+
+    def mark(view: View) -> View:
+        return _declare(view, "authenticated", scopes)
+
+    return mark
+
+
+def _declare(view: View, name: PolicyName, scopes: tuple[str, ...]) -> View:
+    earlier = policy_of(view)
+    if earlier and earlier.name != name:
+        raise TypeError(f"{view!r} is declared {earlier.name} and {name}: choose one")
+    known = earlier.scopes if earlier else frozenset()
+    vars(view).update(chatcore_policy=name, chatcore_scopes=known | frozenset(scopes))
+    return view
+
+
+def policy_of(view: Callable[..., Any]) -> Policy | None:
+    """What a view declares, or None if it declares nothing. A blueprint's static files are public."""
+    if getattr(view, "__func__", None) is Blueprint.send_static_file:
+        return Policy("public")
+    name: PolicyName | None = getattr(view, "chatcore_policy", None)
+    return None if name is None else Policy(name, getattr(view, "chatcore_scopes", frozenset()))
+
+
+def current_principal() -> Principal:
+    """Who is asking. For use in a view; a stream takes it before it begins.
+
+    Raises:
+        Unauthenticated: nobody is known, or there is no request.
+    """
+    principal: Principal | None = g.get("principal") if has_app_context() else None
+    if principal is None:
+        raise Unauthenticated("nobody is signed in", hint="send 'Authorization: Bearer TOKEN'")
+    return principal
+
+
+# --- the checks -------------------------------------------------------------------------------------------------------
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_HEADERS = {
+    "Permissions-Policy": "microphone=(self)",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+_EXPOSED = "Chatcore-Run-Id, Retry-After"
+_PREFLIGHT_SECONDS = "7200"  # the most that Chromium keeps an answer
+
+
+@runtime_checkable
+class Activatable(Protocol):
+    """An authenticator that may have nothing to ask for yet, as while there are no tokens. Any other always has."""
+
+    async def active(self) -> bool:
+        """Whether people must sign in because of this authenticator. Asked for many requests: quick."""
+
+
+class Access:
+    """Who may come in. One for an app: `install` puts it before every request."""
+
+    def __init__(self, config: Config, authenticators: Callable[[], Iterable[Authenticator]]) -> None:
+        """`authenticators` is called for every request, so that plugins may come and go."""
+        self._authenticators = authenticators
+        self._host = config.host
+        self._insecure = config.insecure
+        self._origins = frozenset(config.cors_origins)
+
+    def install(self, app: Quart) -> None:
+        """Puts `before` and `after` around every request and WebSocket of an app."""
+
+        async def before_request() -> Response | None:
+            return await self.before(request)
+
+        async def before_websocket() -> Response | None:
+            return await self.before(websocket)
+
+        async def after_request(response: ResponseTypes) -> ResponseTypes:
+            return self.after(request, response)
+
+        async def after_websocket(response: ResponseTypes | None) -> ResponseTypes | None:
+            return response and self.after(websocket, response)
+
+        app.before_request(before_request)
+        app.before_websocket(before_websocket)
+        app.after_request(after_request)
+        app.after_websocket(after_websocket)
+
+    async def before(self, incoming: BaseRequestWebsocket) -> Response | None:
+        """Checks a request, and sets who it is from. Gives the answer to a preflight, else None.
+
+        Raises:
+            Unauthenticated: the view needs a principal.
+            Forbidden: the principal lacks a scope, or the request comes from a foreign page.
+        """
+        if _is_preflight(incoming):
+            return _preflight(incoming)
+        if incoming.endpoint is None:
+            return None
+        if isinstance(incoming, Websocket) or incoming.method not in _SAFE_METHODS:
+            self._check_origin(incoming)
+        # A view without a policy does not load from a plugin; should one be here all the same, it is not public.
+        policy = policy_of(current_app.view_functions[incoming.endpoint]) or Policy("authenticated")
+        try:
+            g.principal = await self._identify(incoming)
+        except (Unauthenticated, Forbidden):
+            if policy.name != "public":
+                raise
+            return None
+        missing = policy.scopes - g.principal.scopes
+        if missing and "*" not in g.principal.scopes:
+            raise Forbidden(f"this needs the scope {', '.join(sorted(missing))}", hint="use a token that has it")
+        return None
+
+    def after(self, incoming: BaseRequestWebsocket, response: ResponseTypes) -> ResponseTypes:
+        """Adds the headers that every response has, and those that let an allowed page read it."""
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        if response.status_code == 401:
+            response.headers.setdefault("WWW-Authenticate", "Bearer")
+        response.vary.add("Origin")
+        origin = incoming.headers.get("Origin")
+        if origin and self._is_allowed(origin):
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+        return response
+
+    async def sign_in_needed(self) -> bool:
+        """Whether only those who sign in may use the server: some authenticator is active."""
+        for authenticator in self._authenticators():
+            if not isinstance(authenticator, Activatable) or await authenticator.active():
+                return True
+        return False
+
+    async def check_binding(self) -> None:
+        """Called before the server listens.
+
+        Raises:
+            ConfigError: it would serve everybody who can reach it.
+        """
+        if not (is_loopback(self._host) or self._insecure or await self.sign_in_needed()):
+            raise ConfigError(
+                f"not listening on {self._host}: everybody who can reach it could use this server",
+                hint="make a token with 'chatcore tokens create', listen on 127.0.0.1, or say --insecure",
+            )
+
+    async def _identify(self, incoming: BaseRequestWebsocket) -> Principal:
+        credentials = _credentials(incoming)
+        for authenticator in self._authenticators():
+            principal = await authenticator.authenticate(credentials)
+            if principal is not None:
+                return principal
+        if await self.sign_in_needed() or not (self._insecure or is_loopback(self._host)):
+            raise Unauthenticated("sign in first", hint="send 'Authorization: Bearer TOKEN'")
+        host = incoming.headers.get("Host", "")
+        if not (self._insecure or is_loopback(_hostname(f"//{host}"))):
+            raise Forbidden(
+                f"without tokens this server answers to localhost only, not to {host!r}",
+                hint="make a token with 'chatcore tokens create'",
+            )
+        return LOCAL
+
+    # --- origins ------------------------------------------------------------------------------------------------------
+
+    def _check_origin(self, incoming: BaseRequestWebsocket) -> None:
+        origin = incoming.headers.get("Origin")
+        if origin is None or self._is_allowed(origin):
+            return
+        # The scheme is left out: behind a proxy that ends TLS it is not the browser's.
+        host = origin.partition("://")[2]
+        if not host or host != incoming.headers.get("Host"):
+            raise Forbidden(
+                f"pages from {origin} may not use this server", hint="add the origin to cors_origins to allow it"
+            )
+
+    def _is_allowed(self, origin: str) -> bool:
+        if origin in self._origins:
+            return True
+        local = origin.startswith(("http://", "https://")) and is_loopback(_hostname(origin))
+        return local and LOOPBACK_ORIGINS in self._origins
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host, a name or an address, can only be this machine."""
+    if host is None or host == "localhost":
+        return host is not None
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _is_preflight(incoming: BaseRequestWebsocket) -> bool:
+    headers = incoming.headers
+    return incoming.method == "OPTIONS" and "Origin" in headers and "Access-Control-Request-Method" in headers
+
+
+def _preflight(incoming: BaseRequestWebsocket) -> Response:
+    # Whether the page may ask at all is said by what `after` adds, or does not.
+    headers = {
+        "Access-Control-Allow-Methods": incoming.headers["Access-Control-Request-Method"],
+        "Access-Control-Allow-Headers": incoming.headers.get("Access-Control-Request-Headers", ""),
+        "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
+    }
+    return Response(b"", 204, headers)
+
+
+def _credentials(incoming: BaseRequestWebsocket) -> Credentials:
+    headers: dict[str, str] = {}
+    for name, value in incoming.headers:
+        name = name.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    # Quart puts the peer's address among the headers, where a client could write too.
+    headers.pop("remote-addr", None)
+    return Credentials(headers, incoming.remote_addr)

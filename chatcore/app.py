@@ -1,0 +1,171 @@
+"""The application: the parts of a server, put together once and handed down."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from quart import Quart, Response, request
+from quart.typing import ResponseTypes
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from chatcore import logs, wire
+from chatcore.access import Access
+from chatcore.builtin import BUILTINS
+from chatcore.config import Config, Loaded
+from chatcore.database import Conversations, Database
+from chatcore.errors import (
+    ChatcoreError,
+    NotFound,
+    Overloaded,
+    Problem,
+    ProviderError,
+    Unauthenticated,
+    ValidationFailed,
+)
+from chatcore.hooks import Plugin
+from chatcore.lifespans import Lifespans
+from chatcore.plugins import Plugins
+from chatcore.runs import Runs
+from chatcore.state import State
+from chatcore.streams import Streams, tame
+from chatcore.worker import Presence
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(
+    loaded: Loaded, *, plugins: Sequence[tuple[str, type[Plugin[Any]]]] = (), discover: bool = True
+) -> Quart:
+    """The application for a configuration. Nothing is open before `opened`, which `server.serve` enters.
+
+    Args:
+        loaded: the configuration, as `config.load` gives it.
+        plugins: named plugin classes to load beside the built-in ones.
+        discover: whether plugins are looked for among the installed distributions and in `plugins_dir`.
+
+    Raises:
+        PluginError: two plugins contribute the same name; with `strict`, any plugin that is off or has failed.
+    """
+    config = loaded.config
+    app = Quart("chatcore", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = config.max_body
+    app.url_map.strict_slashes = False
+    database = Database(database_url(config), durability=config.durability)
+    loading = Plugins.load(loaded, database, builtins=BUILTINS, given=plugins, discover=discover)
+    state = State(
+        config=config,
+        registry=loading.registry,
+        plugins=loading,
+        database=database,
+        conversations=Conversations(database),
+        runs=Runs(database, loading, strict=config.durability == "strict"),
+        streams=Streams(),
+        access=Access(config, lambda: loading.registry.authenticators.values()),
+        lifespans=Lifespans(strict=config.strict),
+    )
+    app.extensions["chatcore"] = state
+    for blueprint in state.registry.blueprints.values():
+        app.register_blueprint(blueprint)
+    _install(app, state)
+    return app
+
+
+def database_url(config: Config) -> str:
+    """Where the data is: as configured, else a file in the data directory."""
+    return config.database or str(config.data / "chatcore.db")
+
+
+def _install(app: Quart, state: State) -> None:
+    """Everything that happens around a view."""
+
+    @app.before_request
+    async def enter() -> None:
+        logs.place.set(logs.Place(request=uuid.uuid4().hex[:12]))
+        name = request.blueprint
+        if name is not None and state.registry.find("blueprint", name) is None:
+            raise NotFound("the plugin of this route was taken out")
+
+    @app.after_request
+    async def leave(response: ResponseTypes) -> ResponseTypes:
+        return tame(response, f"route {request.endpoint}")
+
+    state.access.install(app)
+    app.register_error_handler(ChatcoreError, error_response)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+
+
+@contextlib.asynccontextmanager
+async def opened(app: Quart) -> AsyncIterator[None]:
+    """What an app needs while it serves: the database, the runs, the plugins' lifespans. Closed the other way round.
+
+    Raises:
+        ConfigError: it would serve everybody who can reach it.
+        DatabaseError: the database cannot be opened.
+    """
+    state: State = app.extensions["chatcore"]
+    async with contextlib.AsyncExitStack() as stack:
+        presence = Presence(state.config.data / "workers")
+        stack.callback(presence.leave)
+        await state.database.open(state.plugins.migrations())
+        stack.push_async_callback(state.database.close)
+        await state.access.check_binding()
+        state.runs.join(presence.worker)
+        await state.runs.recover(presence.take_dead())
+        upkeep = asyncio.create_task(state.runs.keep(presence, retention=state.config.log_retention * 3600))
+        stack.push_async_callback(_cancel, upkeep)
+        stack.push_async_callback(state.lifespans.stop)
+        await state.lifespans.start(state.registry.of("lifespan"))
+        yield
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def error_response(error: ChatcoreError) -> Response:
+    """An error as clients read it: `detail`, with `code` and `hint` beside it."""
+    detail: Any = [_violation(p) for p in error.problems] if isinstance(error, ValidationFailed) else error.message
+    status = error.upstream_status or error.status if isinstance(error, ProviderError) else error.status
+    response = _json({"detail": detail, "code": error.code, "hint": error.hint}, status)
+    if isinstance(error, Overloaded):
+        response.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _violation(problem: Problem) -> dict[str, Any]:
+    """One wrong path in the form that the clients know: `loc` is the path in pieces."""
+    pieces = re.findall(r"[^.\[\]]+", problem.path.removeprefix("$"))
+    loc = [int(piece) if piece.isdigit() else piece for piece in pieces]
+    return {"type": "value_error", "loc": ["body", *loc], "msg": problem.message, "path": problem.path}
+
+
+def _http_error(error: HTTPException) -> Response:
+    """What Quart itself refuses: an unknown route, a wrong method, a body over the limit."""
+    status = error.code or 500
+    code = (error.name or "error").lower().replace(" ", "_")
+    response = _json({"detail": error.description, "code": code}, status)
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response.headers["Allow"] = ", ".join(error.valid_methods)
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    logger.exception("%s %s failed", request.method, request.path, exc_info=error)
+    return _json({"detail": "The request failed for a reason that is in the server's log.", "code": "internal"}, 500)
+
+
+def _json(body: dict[str, Any], status: int) -> Response:
+    known = {key: value for key, value in body.items() if value is not None}
+    return Response(wire.dumps(known), status=status, mimetype="application/json")

@@ -1,0 +1,264 @@
+"""The routes of the chat API (contract §1.2), and of runs, which are chatcore's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal
+
+from quart import Blueprint, Response, request
+from quart.typing import ResponseReturnValue
+
+from chatcore import wire
+from chatcore.access import authenticated, current_principal, public
+from chatcore.builtin.chat import records
+from chatcore.builtin.chat.formats import FORMATS
+from chatcore.builtin.chat.requests import ChatRequest, ConversationsQuery, EventsQuery, SaveRequest
+from chatcore.builtin.chat.start import start_turn
+from chatcore.builtin.chat.titles import ai_title
+from chatcore.errors import NotFound, RequestError
+from chatcore.openapi import describe
+from chatcore.protocols import GenerationLookup
+from chatcore.requests import read_body, read_query
+from chatcore.runs import Reader
+from chatcore.state import State, current
+from chatcore.types import StoredMessage
+
+blueprint = Blueprint("chat", __name__, url_prefix="/api/chat")
+
+
+# --- turns and runs ---------------------------------------------------------------------------------------------------
+
+
+@blueprint.post("/stream")
+@describe(summary="Answer new messages", body=ChatRequest, stream=True, errors=(404, 409, 503))
+@authenticated
+async def stream() -> Response:
+    """Stores the new messages and streams the answer.
+
+    The answer goes on when the connection is lost, and can be read on under its run, which the header
+    `Chatcore-Run-Id` names. A client that closes the connection to cancel is understood: without a reader for five
+    seconds the answer is stopped, unless the request says `Chatcore-On-Disconnect: continue`.
+    """
+    state, principal = current(), current_principal()
+    run = await start_turn(state, principal, await read_body(ChatRequest), on_disconnect=_on_disconnect())
+    return _follow(state, await state.runs.reader(principal, run.turn.id), run.turn.model, "chat")
+
+
+@blueprint.get("/runs/<run_id>/events")
+@describe(summary="Read a run on", query=EventsQuery, stream=True, errors=(404,))
+@authenticated
+async def run_events(run_id: str) -> Response:
+    """Streams what follows event `after` (or the header `Last-Event-ID`), and ends as the first stream would have."""
+    state, query = current(), read_query(EventsQuery)
+    reader = await state.runs.reader(current_principal(), run_id, max(query.after, _last_event_id(run_id)))
+    record = await state.runs.get(current_principal(), run_id)
+    return _follow(state, reader, record.model, query.format or record.format)
+
+
+@blueprint.get("/runs/<run_id>")
+@describe(summary="What has become of a run", errors=(404,))
+@authenticated
+async def get_run(run_id: str) -> ResponseReturnValue:
+    return dict(records.run_record(await current().runs.get(current_principal(), run_id)))
+
+
+@blueprint.post("/runs/<run_id>/stop")
+@describe(summary="Stop a run", errors=(404,))
+@authenticated
+async def stop_run(run_id: str) -> ResponseReturnValue:
+    """Stops the answer and keeps what there is of it. A run that has ended stays as it is."""
+    return dict(records.run_record(await current().runs.stop(current_principal(), run_id)))
+
+
+def _follow(state: State, reader: Reader, model: str, format_name: str) -> Response:
+    return state.streams.respond(reader, FORMATS[format_name](reader.run_id, model, state.config.zone).frames)
+
+
+def _on_disconnect() -> Literal["stop", "continue"]:
+    match request.headers.get("Chatcore-On-Disconnect", "stop"):
+        case "stop":
+            return "stop"
+        case "continue":
+            return "continue"
+    raise RequestError("Chatcore-On-Disconnect must be 'stop' or 'continue'")
+
+
+def _last_event_id(run_id: str) -> int:
+    """The number in `Last-Event-ID: <run id>:<number>`; 0 without one."""
+    header = request.headers.get("Last-Event-ID")
+    if not header:
+        return 0
+    run, _, number = header.rpartition(":")
+    if run != run_id or not (number.isascii() and number.isdigit()):
+        raise RequestError(f"Last-Event-ID must be {run_id}:NUMBER, got {header[:80]!r}")
+    return int(number)
+
+
+@blueprint.get("/test-stream")
+@describe(summary="Three words, to try a client with", stream=True)
+@public
+async def test_stream() -> Response:
+    return Response(_hello(), mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _hello() -> AsyncIterator[bytes]:
+    for word in ("Hello ", "from ", "server!"):
+        chunk = {"choices": [{"index": 0, "delta": {"content": word}}]}
+        yield b"event: message\ndata: %b\n\n" % wire.dumps(chunk)
+        await asyncio.sleep(0.2)
+    yield b"event: message\ndata: [DONE]\n\n"
+
+
+@blueprint.get("/generation/<path:generation_id>")
+@describe(summary="What a generation cost", errors=(404, 502))
+@authenticated
+async def generation(generation_id: str) -> ResponseReturnValue:
+    """The upstream's own record of a generation."""
+    state = current()
+    for provider in state.registry.providers.values():
+        if isinstance(provider, GenerationLookup):
+            return dict(await provider.generation(generation_id))
+    raise NotFound("no provider keeps records of generations", hint="install and configure chatcore-openrouter")
+
+
+# --- conversations ----------------------------------------------------------------------------------------------------
+
+
+@blueprint.get("/conversations")
+@describe(summary="The saved conversations", query=ConversationsQuery)
+@authenticated
+async def list_conversations() -> ResponseReturnValue:
+    """Newest activity first. `search` finds titles and the text of every message."""
+    query = read_query(ConversationsQuery)
+    rows = await current().conversations.list_saved(
+        current_principal(), limit=query.limit, offset=query.offset, search=query.search
+    )
+    return {"conversations": [records.conversation_row(row) for row in rows]}
+
+
+@blueprint.delete("/conversations/<session_id>")
+@describe(summary="Delete a conversation, saved or not", status=204, errors=(404,))
+@authenticated
+async def delete_conversation(session_id: str) -> ResponseReturnValue:
+    state, principal = current(), current_principal()
+    await state.conversations.get(principal, session_id)
+    await state.runs.stop_conversation(principal, session_id)
+    await state.conversations.delete(principal, session_id, even_saved=True)
+    return "", 204
+
+
+@blueprint.delete("/session/<session_id>")
+@describe(summary="Forget a conversation unless it is saved", status=204)
+@authenticated
+async def delete_session(session_id: str) -> ResponseReturnValue:
+    """Always 204: of an unknown or saved conversation nothing is deleted."""
+    state, principal = current(), current_principal()
+    try:
+        if not (await state.conversations.get(principal, session_id)).saved:
+            await state.runs.stop_conversation(principal, session_id)
+            await state.conversations.delete(principal, session_id, even_saved=False)
+    except NotFound:
+        pass
+    return "", 204
+
+
+@blueprint.get("/session/<session_id>/messages")
+@describe(summary="The messages of a conversation", errors=(404,))
+@authenticated
+async def list_messages(session_id: str) -> ResponseReturnValue:
+    state, principal = current(), current_principal()
+    conversation = await state.conversations.get(principal, session_id)
+    path = await state.conversations.path(principal, session_id)
+    return {
+        "session_id": session_id,
+        "metadata": records.session_record(conversation),
+        "messages": [records.message_record(stored, state.config.zone) for stored in path],
+    }
+
+
+@blueprint.delete("/session/<session_id>/messages/<message_id>")
+@describe(summary="Delete a message and what answers it", status=204, errors=(404,))
+@authenticated
+async def delete_message(session_id: str, message_id: str) -> ResponseReturnValue:
+    """`message_id` is the number of the message, or the id that its client gave it."""
+    await current().conversations.delete_message(current_principal(), session_id, message_id)
+    return "", 204
+
+
+@blueprint.post("/session/<session_id>/save")
+@describe(summary="Keep a conversation in the list", body=SaveRequest)
+@authenticated
+async def save(session_id: str) -> ResponseReturnValue:
+    """Makes the conversation if there is none. What the body lacks stays as it is; an unreadable one counts as none."""
+    conversation = await current().conversations.save(
+        current_principal(), session_id, **_changes(await _lenient_body())
+    )
+    return {
+        "saved": True,
+        "session_id": session_id,
+        "title": conversation.title,
+        "llm_settings": conversation.llm_settings,
+    }
+
+
+@blueprint.post("/session/<session_id>/unsave")
+@describe(summary="Take a conversation out of the list", errors=(404,))
+@authenticated
+async def unsave(session_id: str) -> ResponseReturnValue:
+    await current().conversations.unsave(current_principal(), session_id)
+    return {"saved": False, "session_id": session_id}
+
+
+@blueprint.patch("/session/<session_id>")
+@describe(summary="Change a conversation's title or settings", body=SaveRequest, errors=(400, 404))
+@authenticated
+async def update(session_id: str) -> ResponseReturnValue:
+    changes = _changes(await read_body(SaveRequest))
+    if not changes:
+        raise RequestError("give a title or llm_settings")
+    await current().conversations.update(current_principal(), session_id, **changes)
+    return {"session_id": session_id, **changes}
+
+
+@blueprint.post("/session/<session_id>/generate-title")
+@describe(summary="Let a model name a conversation", errors=(404,))
+@authenticated
+async def generate_title(session_id: str) -> ResponseReturnValue:
+    """A title that the user chose is kept; a model that fails leaves the title as it is."""
+    state, principal = current(), current_principal()
+    path = await _path_or_nothing(state, session_id)
+    if not path:
+        raise NotFound("No messages found")
+    provider, model = state.title_model()
+    title = await ai_title(provider, model, [stored.message for stored in path])
+    if title is None:
+        conversation = await state.conversations.get(principal, session_id)
+        return {
+            "session_id": session_id,
+            "title": conversation.title,
+            "title_source": conversation.title_source,
+            "generated": False,
+        }
+    conversation = await state.conversations.set_ai_title(principal, session_id, title)
+    return {"session_id": session_id, "title": conversation.title, "title_source": conversation.title_source}
+
+
+async def _path_or_nothing(state: State, session_id: str) -> Sequence[StoredMessage]:
+    try:
+        return await state.conversations.path(current_principal(), session_id)
+    except NotFound:
+        return ()
+
+
+def _changes(body: SaveRequest) -> dict[str, Any]:
+    title = (body.title or "").strip()
+    return {
+        **({"title": title} if title else {}),
+        **({"llm_settings": dict(body.llm_settings)} if body.llm_settings is not None else {}),
+    }
+
+
+async def _lenient_body() -> SaveRequest:
+    try:
+        return await read_body(SaveRequest)
+    except RequestError:
+        return SaveRequest()

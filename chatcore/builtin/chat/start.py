@@ -1,0 +1,138 @@
+"""From a request to a run: what is asked, of whom, with what history and tools."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import attrs
+
+from chatcore import wire
+from chatcore.builtin.chat import prompt
+from chatcore.builtin.chat.requests import ChatRequest, RequestMetadata
+from chatcore.builtin.chat.settings import client_of, effective, stored_settings
+from chatcore.database import Begun, NewMessage, NewRun
+from chatcore.errors import Problem, ProviderError, RequestError, ValidationFailed
+from chatcore.protocols import Provider
+from chatcore.runs import Run, lease
+from chatcore.state import State
+from chatcore.tools import Tool
+from chatcore.turn import origin_of
+from chatcore.types import Principal, Turn
+
+logger = logging.getLogger(__name__)
+
+CATALOGUE_PATIENCE = 2.0
+"""Seconds that a turn waits to learn whether its model supports tools; after that it assumes so."""
+
+
+async def start_turn(
+    state: State, principal: Principal, request: ChatRequest, *, on_disconnect: Literal["stop", "continue"]
+) -> Run:
+    """Stores the new messages and starts the run that answers them.
+
+    Raises:
+        ValidationFailed: there is nothing to answer.
+        Overloaded: the server is full or stops; nothing was started.
+        NotFound: no such model, or no such message to hang the new ones on.
+        Conflict: the conversation's last answer is still being written.
+    """
+    metadata = request.metadata or RequestMetadata()
+    _check(request, metadata)
+    state.admit()
+    client_id = client_of(metadata.client_id, request.session_id)
+    settings = await stored_settings(state, principal, client_id)
+    model_id, parameters = effective(request.model, request.parameters(), settings)
+    provider, model = state.registry.provider_for(
+        model_id, default_model=state.config.default_model, default_provider=state.config.default_provider
+    )
+    if request.session_id is not None:
+        await state.runs.stop_conversation(principal, request.session_id, deserted=True)
+    turn = Turn(
+        id=uuid.uuid4().hex,
+        principal=principal,
+        conversation_id=request.session_id or uuid.uuid4().hex,
+        model=model,
+        provider=provider.name,
+        history=(),
+        parameters=parameters,
+        tools=await _tools(state, provider, model, parameters),
+        limits=state.config.limits,
+        client_id=client_id,
+        metadata=_turn_metadata(metadata),
+    )
+    begun = await _begin(state, request, metadata, turn)
+    own = prompt.request_prompt(m.message for m in request.messages) or prompt.stored_prompt(begun.path)
+    system = prompt.system_prompt(
+        own or settings.system_prompt, state.config.system_prompt, datetime.now(UTC), state.config.zone
+    )
+    turn = attrs.evolve(turn, history=prompt.compose_history(begun.path, system), parent_id=begun.path[-1].id)
+    turn = await _prepared(state, turn)
+    provider, _ = state.registry.provider_for(turn.model)  # a plugin may have chosen another
+    grace = state.config.disconnect_grace if on_disconnect == "stop" else None
+    return state.runs.start(turn, provider, new_conversation=begun.created, grace=grace)
+
+
+def _check(request: ChatRequest, metadata: RequestMetadata) -> None:
+    asks = any(message.role in ("user", "tool") for message in request.messages)
+    if not asks and metadata.parent_message_id is None:
+        raise ValidationFailed([Problem("$.messages", "must have a message of role user or tool")])
+
+
+async def _begin(state: State, request: ChatRequest, metadata: RequestMetadata, turn: Turn) -> Begun:
+    # A client's own assistant messages are ignored, and system messages are the prompt of this turn, not history.
+    new = [
+        NewMessage(
+            message=message.message,
+            client_message_id=message.client_message_id,
+            parent_client_message_id=message.parent_client_message_id,
+        )
+        for message in request.messages
+        if message.role in ("user", "tool")
+    ]
+    return await state.conversations.begin(
+        turn.principal,
+        conversation_id=turn.conversation_id,
+        messages=new,
+        run=NewRun(
+            id=turn.id,
+            client_id=turn.client_id,
+            format="chat",
+            model=turn.model,
+            worker=state.runs.worker,
+            lease_until=lease(),
+            turn=wire.unstructure(origin_of(turn)),
+        ),
+        after=metadata.parent_message_id,
+        exclusive=True,
+    )
+
+
+async def _prepared(state: State, turn: Turn) -> Turn:
+    """The turn after the plugins' `prepare_turn`. One that refuses it ends the run that was just begun."""
+    try:
+        return await state.plugins.prepare(turn)
+    except RequestError as error:
+        await state.runs.abandon(turn, error)
+        raise
+
+
+def _turn_metadata(metadata: RequestMetadata) -> Mapping[str, Any]:
+    known = attrs.asdict(metadata, filter=lambda field, value: field.name != "extra" and value is not None)
+    return {**metadata.extra, **known}
+
+
+async def _tools(state: State, provider: Provider, model: str, parameters: Mapping[str, Any]) -> Mapping[str, Tool]:
+    """The snapshot of tools for a turn; none for a model that is known not to support them."""
+    tools = state.registry.tools()
+    if not tools or parameters.get("tool_choice") == "none":
+        return {}
+    try:
+        async with asyncio.timeout(CATALOGUE_PATIENCE):
+            known = {entry.id: entry.supports_tools for entry in await provider.models()}
+    except (ProviderError, TimeoutError) as error:
+        logger.info("the catalogue of %s is not known yet (%s): taking tools as supported", provider.name, error)
+        known = {}
+    return {} if known.get(model) is False else tools

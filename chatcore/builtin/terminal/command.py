@@ -1,0 +1,8 @@
+"""`chatcore chat`."""
+
+import click
+
+
+@click.command
+def chat() -> None:
+    """Chat in the terminal."""

@@ -1,0 +1,293 @@
+"""The configuration: `chatcore.toml`, `.env`, the environment and the command line, each overriding the one before.
+
+Relative paths in the file are relative to the file, others to the working directory. Nothing has to be configured.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import attrs
+from attrs import validators
+
+from chatcore import dotenv
+from chatcore.errors import ConfigError
+from chatcore.settings import Option, Sources, option, options, read, show
+from chatcore.tools import JsonObject
+from chatcore.types import Limits
+
+__all__ = ["Config", "Loaded", "Option", "Row", "describe", "load", "option", "options", "plugin_settings"]
+
+FILE = Path("chatcore.toml")
+"""Read where no other file is named, if it is there."""
+LOOPBACK_ORIGINS = "loopback"
+"""In `cors_origins`: the pages of this machine, `http(s)://localhost`, `127.0.0.1` and `[::1]` with any port."""
+
+S = TypeVar("S")
+
+
+def _known_zone(instance: object, field: "attrs.Attribute[str]", value: str) -> None:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{value!r} is no known time zone such as Europe/Vienna") from error
+
+
+def _origin(instance: object, field: "attrs.Attribute[str]", value: str) -> None:
+    parts = urlsplit(value)
+    if value != LOOPBACK_ORIGINS and (not parts.hostname or value != f"{parts.scheme}://{parts.netloc}"):
+        raise ValueError(f"{value!r} is neither an origin such as https://chat.example.com nor {LOOPBACK_ORIGINS!r}")
+
+
+def _with_certfile(instance: "Config", field: "attrs.Attribute[Path | None]", value: Path | None) -> None:
+    if (instance.certfile is None) != (value is None):
+        raise ValueError("certfile and keyfile belong together: set both or neither")
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """The core's own settings. Plugins have theirs under `[plugins.<name>]`."""
+
+    host: str = option("127.0.0.1", env=("CHATCORE_HOST", "HOST"), help="The address to listen on.")
+    port: int = option(
+        8000,
+        env=("CHATCORE_PORT", "PORT"),
+        help="The port to listen on; 0 takes a free one.",
+        validator=[validators.ge(0), validators.le(65535)],
+    )
+    workers: int = option(
+        1, env="CHATCORE_WORKERS", help="How many processes serve requests.", validator=validators.ge(1)
+    )
+    certfile: Path | None = option(None, env="CHATCORE_CERTFILE", help="The TLS certificate (PEM); turns HTTPS on.")
+    keyfile: Path | None = option(
+        None, env="CHATCORE_KEYFILE", help="The TLS certificate's private key (PEM).", validator=_with_certfile
+    )
+    insecure: bool = option(
+        False, env="CHATCORE_INSECURE", help="Serve everybody who can reach the server, without tokens."
+    )
+    cors_origins: tuple[str, ...] = option(
+        (LOOPBACK_ORIGINS,),
+        env="CHATCORE_CORS_ORIGINS",
+        help="The origins of pages that may call the server; 'loopback' stands for the pages of this machine.",
+        validator=validators.deep_iterable(_origin),
+    )
+    max_streams: int = option(
+        2000, env="CHATCORE_MAX_STREAMS", help="How many answers may stream at once.", validator=validators.ge(1)
+    )
+    max_body: int = option(
+        26_214_400, env="CHATCORE_MAX_BODY", help="The largest request body, in bytes.", validator=validators.ge(1)
+    )
+    reload: bool = option(False, env="CHATCORE_RELOAD", help="Restart when the code changes; for development.")
+
+    data: Path = option(Path("data"), env="CHATCORE_DATA", help="The directory of everything that is kept.")
+    database: str | None = option(
+        None,
+        env=("CHATCORE_DATABASE", "CHAT_DATABASE_PATH"),
+        help="A SQLite file or a postgresql:// URL; without it chatcore.db in the data directory.",
+    )
+    durability: Literal["relaxed", "strict"] = option(
+        "relaxed",
+        env="CHATCORE_DURABILITY",
+        help="Whether an answer is sent at once and kept within 25 ms (relaxed), or kept before it is sent (strict).",
+    )
+    log_retention: float = option(
+        24.0,
+        env="CHATCORE_LOG_RETENTION",
+        help="For how many hours after a run its events can be read again as they were.",
+        validator=validators.ge(0),
+    )
+    blob_store: str = option("disk", env="CHATCORE_BLOB_STORE", help="The name of the place for files.")
+
+    plugins_dir: Path | None = option(
+        None, env="CHATCORE_PLUGINS_DIR", help="A directory of plugins that are one file each."
+    )
+    disable: tuple[str, ...] = option((), env="CHATCORE_DISABLE", help="Plugins that are not loaded.")
+    order: tuple[str, ...] = option(
+        (), env="CHATCORE_ORDER", help="Plugins in the order in which they are asked; the others follow by name."
+    )
+    strict: bool = option(False, env="CHATCORE_STRICT", help="Do not start if a plugin is off or has failed.")
+
+    default_model: str | None = option(
+        None,
+        env=("CHATCORE_DEFAULT_MODEL", "OPENROUTER_DEFAULT_MODEL", "MODEL_NAME"),
+        help="The model to use where nobody named one.",
+    )
+    default_provider: str | None = option(
+        None, env="CHATCORE_DEFAULT_PROVIDER", help="The provider whose default model is used where none is set."
+    )
+    title_model: str | None = option(
+        None, env=("CHATCORE_TITLE_MODEL", "TITLE_MODEL"), help="The model that writes the titles of conversations."
+    )
+    system_prompt: str | None = option(
+        None,
+        env=("CHATCORE_SYSTEM_PROMPT", "OPENROUTER_SYSTEM_PROMPT"),
+        help="What every model is told before the conversation.",
+    )
+    timezone: str = option(
+        "America/New_York",
+        env="CHATCORE_TIMEZONE",
+        help="The time zone of the times in messages.",
+        validator=_known_zone,
+    )
+    disconnect_grace: float = option(
+        5.0,
+        env="CHATCORE_DISCONNECT_GRACE",
+        help="For how many seconds a run without a reader goes on, where leaving means stopping.",
+        validator=validators.ge(0),
+    )
+    hops: int = option(40, env="CHATCORE_HOPS", help="How often a turn may call the model.", validator=validators.ge(1))
+    tool_errors: int = option(
+        10, env="CHATCORE_TOOL_ERRORS", help="How many tools may fail in a row.", validator=validators.ge(1)
+    )
+    tool_timeout: float = option(
+        120.0, env="CHATCORE_TOOL_TIMEOUT", help="How many seconds a tool may take.", validator=validators.gt(0)
+    )
+    tool_output: int = option(
+        100_000,
+        env="CHATCORE_TOOL_OUTPUT",
+        help="How many characters of a tool's answer the model is given.",
+        validator=validators.ge(1),
+    )
+    cost: float | None = option(
+        None,
+        env="CHATCORE_COST",
+        help="How many US dollars a turn may cost, where the provider tells.",
+        validator=validators.optional(validators.gt(0)),
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = option(
+        "info", env="CHATCORE_LOG_LEVEL", help="The least important lines that are logged."
+    )
+    log_format: Literal["console", "json"] = option(
+        "console", env="CHATCORE_LOG_FORMAT", help="Log lines for people, or as JSON."
+    )
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of the times in messages."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def limits(self) -> Limits:
+        """Where a turn stops by itself."""
+        return Limits(
+            hops=self.hops,
+            tool_errors=self.tool_errors,
+            tool_timeout=self.tool_timeout,
+            tool_output=self.tool_output,
+            cost=self.cost,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Loaded:
+    """The configuration as it was read.
+
+    `origins` names for every field of `config` where its value came from. `plugins` holds the tables `[plugins.<name>]`
+    of `file`, as they were written. `environ` is the environment and, for names that it lacks, `.env`; the names from
+    there are `dotenv`. Neither prints: they hold secrets.
+    """
+
+    config: Config = attrs.field(factory=Config)
+    origins: Mapping[str, str] = attrs.field(factory=dict)
+    plugins: Mapping[str, JsonObject] = attrs.field(factory=dict, repr=False)
+    environ: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    dotenv: frozenset[str] = frozenset()
+    file: Path = FILE
+
+
+def load(*, file: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Loaded:
+    """Reads the configuration. `overrides` is what the command line gave, None or () for what it did not.
+
+    Raises:
+        ConfigError: with everything that is wrong, one problem a line.
+    """
+    table = _read_file(file)
+    plugins = table.pop("plugins", {})
+    if not isinstance(plugins, dict) or not all(isinstance(section, dict) for section in plugins.values()):
+        raise ConfigError(f"{file or FILE}: plugins: want tables, written as [plugins.NAME]")
+    kept = dotenv.read(Path(".env"))
+    sources = Sources(
+        file=file or FILE,
+        table=table,
+        environ={**kept, **environ},
+        dotenv=kept.keys() - environ.keys(),
+        overrides={name: value for name, value in overrides.items() if value not in (None, ())},
+    )
+    config, origins = read(Config, sources)
+    return Loaded(
+        config=config,
+        origins=origins,
+        plugins=plugins,
+        environ=sources.environ,
+        dotenv=frozenset(kept.keys() - environ.keys()),
+        file=sources.file,
+    )
+
+
+def _read_file(file: Path | None) -> dict[str, Any]:
+    try:
+        with (file or FILE).open("rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError as error:
+        if file is None:
+            return {}
+        raise ConfigError(f"{file}: there is no such file", hint="check --config") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file or FILE}: {error}", hint="make it a readable UTF-8 text file") from error
+    except tomllib.TOMLDecodeError as error:
+        hint = "text needs quotes, tables are written [plugins.NAME]; see https://toml.io"
+        raise ConfigError(f"{file or FILE}: {error}", hint=hint) from error
+
+
+def plugin_settings(loaded: Loaded, name: str, settings_class: type[S]) -> S:
+    """A plugin's settings, from `[plugins.<name>]` and the environment names that its settings declare.
+
+    Raises:
+        ConfigError: with everything that is wrong in them, one problem a line.
+    """
+    return read(settings_class, _sources(loaded, name))[0]
+
+
+def _sources(loaded: Loaded, name: str) -> Sources:
+    return Sources(
+        file=loaded.file,
+        table=loaded.plugins.get(name, {}),
+        section=f"plugins.{name}.",
+        environ=loaded.environ,
+        dotenv=loaded.dotenv,
+    )
+
+
+@attrs.frozen
+class Row:
+    """One setting: its key in the file, its value as the file would have it (secrets as `***`), where it came from."""
+
+    key: str
+    value: str
+    origin: str
+
+
+def describe(loaded: Loaded, settings: Mapping[str, type[Any]]) -> Sequence[Row]:
+    """Every setting with its origin: the core's, then those of the plugins whose settings classes are given by name.
+
+    A plugin whose settings are wrong gives one row, with the problems as its origin.
+    """
+    rows = [
+        Row(field.name, show(getattr(loaded.config, field.name)), loaded.origins.get(field.name, "default"))
+        for field in attrs.fields(Config)
+    ]
+    for name, settings_class in settings.items():
+        rows += _describe_plugin(loaded, name, settings_class)
+    return rows
+
+
+def _describe_plugin(loaded: Loaded, name: str, settings_class: type[Any]) -> list[Row]:
+    try:
+        values, origins = read(settings_class, _sources(loaded, name))
+    except ConfigError as error:
+        return [Row(f"plugins.{name}", "wrong", error.message)]
+    return [Row(f"plugins.{name}.{key}", show(getattr(values, key)), origin) for key, origin in origins.items()]

@@ -1,0 +1,425 @@
+"""Conversations and their messages in the database."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Literal, TypeAlias
+from uuid import uuid4
+
+import attrs
+import peewee
+
+from chatcore.database import messages as rows
+from chatcore.database import runs, search, tables, tree
+from chatcore.database.handle import Database
+from chatcore.database.messages import NewMessage
+from chatcore.database.runs import NewRun
+from chatcore.errors import Conflict, NotFound
+from chatcore.titles import auto_title
+from chatcore.tools import JsonObject
+from chatcore.types import Content, Principal, StoredMessage
+
+PREVIEW = 200
+"""Characters of a conversation's first question that the list shows."""
+
+TitleSource: TypeAlias = Literal["auto", "ai", "user"]
+Settings: TypeAlias = JsonObject | attrs.NothingType | None
+"""Settings to set, or None to take them away, or `attrs.NOTHING` to leave them."""
+
+
+@attrs.frozen
+class Conversation:
+    """A conversation. `leaf` is the id of the last message of its active path, `updated_at` the time of its last
+    message."""
+
+    id: str
+    title: str | None
+    title_source: TitleSource
+    saved: bool
+    timezone: str | None
+    llm_settings: JsonObject | None
+    leaf: int | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@attrs.frozen
+class ConversationRow:
+    """A conversation in a list. `preview` is the beginning of the user's first message, as plain text."""
+
+    conversation: Conversation
+    message_count: int
+    preview: str
+
+
+@attrs.frozen
+class Begun:
+    """What a turn begins with. `created`: the conversation is new. `stored` are the new messages, `path` is the active
+    path, from its first message to the last of them."""
+
+    conversation: Conversation
+    created: bool
+    stored: tuple[StoredMessage, ...]
+    path: tuple[StoredMessage, ...]
+
+
+@attrs.frozen
+class Conversations:
+    """The conversations in the database. Every method raises NotFound for what is somebody else's, as if there were
+    no such thing."""
+
+    database: Database
+
+    async def begin(
+        self,
+        principal: Principal,
+        *,
+        conversation_id: str | None,
+        messages: Sequence[NewMessage],
+        run: NewRun,
+        after: int | None = None,
+        exclusive: bool = False,
+    ) -> Begun:
+        """Stores what a turn begins with, all of it or nothing, and gives what the model is to be asked.
+
+        The conversation is made if there is none with this id; None gives it an id of 32 hexadecimal digits. The
+        messages go to the end of the active path, or below message `after` (0: below none), which makes a new branch
+        the active one. A conversation without a title gets one from the first text of the user.
+
+        Raises:
+            NotFound: `after` is not a message of this conversation.
+            Conflict: `exclusive`, and another run of this conversation is under way.
+        """
+        return await self.database.write(
+            partial(_begin, principal.id, conversation_id, messages, run, after, exclusive=exclusive)
+        )
+
+    async def add_answer(
+        self, principal: Principal, conversation_id: str, parent_id: int | None, messages: Sequence[NewMessage]
+    ) -> tuple[StoredMessage, ...]:
+        """Stores an answer below message `parent_id`, all of it or nothing: the assistant's message, and below it one
+        for each tool that it asks for. The active path grows by it if it ended at `parent_id`."""
+        return await self.database.write(partial(_add_answer, principal.id, conversation_id, parent_id, messages))
+
+    async def finish_tool(
+        self, principal: Principal, message_id: int, content: Content, *, is_error: bool, metadata: JsonObject
+    ) -> StoredMessage:
+        """Puts a tool's answer into its place. Raises Conflict if the place is taken."""
+        return await self.database.write(
+            partial(_finish_tool, principal.id, message_id, content, is_error=is_error, metadata=metadata)
+        )
+
+    async def recover_answer(
+        self,
+        principal: Principal,
+        conversation_id: str,
+        run_id: str,
+        question: int | None,
+        messages: Sequence[NewMessage],
+    ) -> tuple[StoredMessage, ...]:
+        """Stores what is known of an answer that its worker did not live to end, below the last message of its run, or
+        below `question` if it has none. The places of its tools' answers stay as they are, and wait no longer."""
+        return await self.database.write(
+            partial(_recover_answer, principal.id, conversation_id, run_id, question, messages)
+        )
+
+    async def get(self, principal: Principal, conversation_id: str) -> Conversation:
+        """A conversation."""
+        return await self.database.read(lambda: _find(principal.id, conversation_id)[1])
+
+    async def path(
+        self, principal: Principal, conversation_id: str, leaf: int | None = None
+    ) -> tuple[StoredMessage, ...]:
+        """The messages from the first one to `leaf`, or to the end of the active path."""
+        return await self.database.read(partial(_path, principal.id, conversation_id, leaf))
+
+    async def tree(self, principal: Principal, conversation_id: str) -> tuple[StoredMessage, ...]:
+        """The messages of all branches, the oldest first."""
+        return await self.database.read(lambda: rows.tree(_find(principal.id, conversation_id)[0], conversation_id))
+
+    async def list_saved(
+        self, principal: Principal, *, limit: int = 50, offset: int = 0, search: str | None = None
+    ) -> Sequence[ConversationRow]:
+        """The saved conversations, the most recently active first. For what `search` finds see `search.py`."""
+        return await self.database.read(partial(_list_saved, principal.id, limit, offset, search))
+
+    async def select_leaf(self, principal: Principal, conversation_id: str, message_id: int) -> Conversation:
+        """Makes the path to a message the active one. The tool messages that belong to it come along."""
+        return await self.database.write(partial(_select_leaf, principal.id, conversation_id, message_id))
+
+    async def save(
+        self,
+        principal: Principal,
+        conversation_id: str,
+        *,
+        title: str | None = None,
+        llm_settings: Settings = attrs.NOTHING,
+    ) -> Conversation:
+        """Puts a conversation into the list of the saved ones, made if there is none. A title that is blank, and
+        settings that are not given, leave what there is."""
+        return await self.database.write(partial(_save, principal.id, conversation_id, title, llm_settings))
+
+    async def unsave(self, principal: Principal, conversation_id: str) -> Conversation:
+        """Takes a conversation off the list. It stays readable."""
+        return await self.database.write(partial(_change, principal.id, conversation_id, saved=False))
+
+    async def update(
+        self,
+        principal: Principal,
+        conversation_id: str,
+        *,
+        title: str | attrs.NothingType | None = attrs.NOTHING,
+        llm_settings: Settings = attrs.NOTHING,
+    ) -> Conversation:
+        """Changes what is given. None, or a blank title, takes it away."""
+        return await self.database.write(
+            partial(_change, principal.id, conversation_id, **_titled(title), **_given(llm_settings=llm_settings))
+        )
+
+    async def set_ai_title(
+        self, principal: Principal, conversation_id: str, title: str, *, force: bool = False
+    ) -> Conversation:
+        """Sets a title that a model made, but not over one that the user chose, unless `force`. Gives the
+        conversation as it then is."""
+        return await self.database.write(partial(_set_ai_title, principal.id, conversation_id, title, force=force))
+
+    async def delete(self, principal: Principal, conversation_id: str, *, even_saved: bool) -> bool:
+        """Deletes a conversation with its messages, runs and logs. False: it is saved, and was left."""
+        return await self.database.write(partial(_delete, principal.id, conversation_id, even_saved=even_saved))
+
+    async def delete_message(self, principal: Principal, conversation_id: str, ref: str) -> None:
+        """Deletes messages: those with the client-side id `ref`, or else the one with this number.
+
+        What answers them goes too (see `tree.py`). Later turns stay: they move up to the nearest message that stays,
+        and so does the end of the active path.
+        """
+        await self.database.write(partial(_delete_message, principal.id, conversation_id, ref))
+
+
+# --- one conversation -------------------------------------------------------------------------------------------------
+
+_FIND = """
+    SELECT "key", id, title, title_source, saved, timezone, llm_settings, leaf, created_at, updated_at
+    FROM conversation WHERE owner = ? AND id = ?
+"""
+
+
+def _look_up(owner: str, conversation_id: str) -> tuple[int, Conversation] | None:
+    for key, *fields in tables.rows(tables.Conversation, _FIND, owner, conversation_id):
+        return key, Conversation(*fields)
+    return None
+
+
+def _find(owner: str, conversation_id: str) -> tuple[int, Conversation]:
+    found = _look_up(owner, conversation_id)
+    if found is None:
+        raise NotFound("Conversation not found")
+    return found
+
+
+def _create(owner: str, conversation_id: str, now: datetime) -> tuple[int, Conversation]:
+    [(key,)] = tables.execute(
+        "INSERT INTO conversation (id, owner, title_source, saved, created_at, updated_at) "
+        "VALUES (?, ?, 'auto', ?, ?, ?) RETURNING \"key\"",
+        conversation_id,
+        owner,
+        False,
+        tables.microseconds(now),
+        tables.microseconds(now),
+    )
+    return key, Conversation(conversation_id, None, "auto", False, None, None, None, now, now)
+
+
+def _move_leaf(key: int, leaf: int | None, now: datetime) -> None:
+    tables.execute(
+        'UPDATE conversation SET leaf = ?, updated_at = ? WHERE "key" = ?', leaf, tables.microseconds(now), key
+    )
+
+
+def _change(owner: str, conversation_id: str, **columns: Any) -> Conversation:
+    key, conversation = _find(owner, conversation_id)
+    if columns:
+        tables.Conversation.update(**columns).where(tables.Conversation.key == key).execute()
+    return attrs.evolve(conversation, **columns)
+
+
+def _given(**columns: object) -> dict[str, Any]:
+    return {name: value for name, value in columns.items() if value is not attrs.NOTHING}
+
+
+def _titled(title: str | attrs.NothingType | None) -> dict[str, Any]:
+    """The columns of a title that the user chose, or took away."""
+    if title is attrs.NOTHING:
+        return {}
+    title = (title or "").strip()
+    return {"title": title or None, "title_source": "user" if title else "auto"}
+
+
+def _save(owner: str, conversation_id: str, title: str | None, llm_settings: Settings) -> Conversation:
+    if _look_up(owner, conversation_id) is None:
+        _create(owner, conversation_id, datetime.now(UTC))
+    chosen = _titled(title) if title and title.strip() else {}
+    return _change(owner, conversation_id, saved=True, **chosen, **_given(llm_settings=llm_settings))
+
+
+def _set_ai_title(owner: str, conversation_id: str, title: str, *, force: bool) -> Conversation:
+    _, conversation = _find(owner, conversation_id)
+    if conversation.title_source == "user" and not force:
+        return conversation
+    return _change(owner, conversation_id, title=title, title_source="ai")
+
+
+def _delete(owner: str, conversation_id: str, *, even_saved: bool) -> bool:
+    key, conversation = _find(owner, conversation_id)
+    if conversation.saved and not even_saved:
+        return False
+    tables.Conversation.delete().where(tables.Conversation.key == key).execute()
+    return True
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def _begin(
+    owner: str,
+    conversation_id: str | None,
+    messages: Sequence[NewMessage],
+    run: NewRun,
+    after: int | None,
+    *,
+    exclusive: bool,
+) -> Begun:
+    now = datetime.now(UTC)
+    conversation_id = conversation_id or uuid4().hex
+    found = _look_up(owner, conversation_id)
+    key, conversation = found or _create(owner, conversation_id, now)
+    if exclusive:
+        runs.refuse_second(key, now)
+    parent = conversation.leaf if after is None else rows.place_under(key, after) if after else None
+    earlier = rows.path(key, conversation_id, parent)
+    stored = rows.append(key, conversation_id, parent, messages, now)
+    path = earlier + stored
+    leaf = path[-1].id if path else None
+    _move_leaf(key, leaf, now)
+    conversation = attrs.evolve(_title(key, conversation, messages), leaf=leaf, updated_at=now)
+    question = next((message.id for message in reversed(path) if message.message.role == "user"), None)
+    runs.insert(owner, key, run, question, now)
+    return Begun(conversation, found is None, stored, path)
+
+
+def _title(key: int, conversation: Conversation, messages: Sequence[NewMessage]) -> Conversation:
+    """Gives a conversation that has no title one made of the user's words, if there are any."""
+    if conversation.title:
+        return conversation
+    titles = (auto_title(new.message.content) for new in messages if new.message.role == "user")
+    title = next(filter(None, titles), None)
+    if title is None:
+        return conversation
+    tables.execute("UPDATE conversation SET title = ?, title_source = 'auto' WHERE \"key\" = ?", title, key)
+    return attrs.evolve(conversation, title=title, title_source="auto")
+
+
+def _add_answer(
+    owner: str, conversation_id: str, parent_id: int | None, messages: Sequence[NewMessage]
+) -> tuple[StoredMessage, ...]:
+    now = datetime.now(UTC)
+    key, conversation = _find(owner, conversation_id)
+    if parent_id is not None:
+        rows.role_of(key, parent_id)
+    stored = rows.append(key, conversation_id, parent_id, messages, now)
+    leaf = stored[-1].id if stored and conversation.leaf == parent_id else conversation.leaf
+    _move_leaf(key, leaf, now)
+    return stored
+
+
+def _recover_answer(
+    owner: str, conversation_id: str, run_id: str, question: int | None, messages: Sequence[NewMessage]
+) -> tuple[StoredMessage, ...]:
+    key, _ = _find(owner, conversation_id)
+    tables.execute("UPDATE message SET state = 'complete' WHERE run_id = ? AND state = 'pending'", run_id)
+    [(last,)] = tables.execute("SELECT max(id) FROM message WHERE run_id = ? AND conversation_id = ?", run_id, key)
+    return _add_answer(owner, conversation_id, last or question, messages)
+
+
+def _finish_tool(
+    owner: str, message_id: int, content: Content, *, is_error: bool, metadata: JsonObject
+) -> StoredMessage:
+    place = rows.one(owner, message_id)
+    if place.state != "pending":
+        raise Conflict("this tool call has an answer already")
+    stored = attrs.evolve(
+        place,
+        message=attrs.evolve(place.message, content=content),
+        state="complete",
+        is_error=is_error,
+        metadata={**place.metadata, **metadata},
+    )
+    rows.replace(stored)
+    return stored
+
+
+def _path(owner: str, conversation_id: str, leaf: int | None) -> tuple[StoredMessage, ...]:
+    key, conversation = _find(owner, conversation_id)
+    if leaf is not None:
+        rows.role_of(key, leaf)
+    return rows.path(key, conversation_id, conversation.leaf if leaf is None else leaf)
+
+
+def _select_leaf(owner: str, conversation_id: str, message_id: int) -> Conversation:
+    key, _ = _find(owner, conversation_id)
+    return _change(owner, conversation_id, leaf=rows.place_under(key, message_id))
+
+
+def _delete_message(owner: str, conversation_id: str, ref: str) -> None:
+    key, conversation = _find(owner, conversation_id)
+    nodes = rows.nodes(key)
+    chosen = [row_id for row_id, node in nodes.items() if node.client_id == ref]
+    chosen = chosen or [row_id for row_id in nodes if str(row_id) == ref]
+    if not chosen:
+        raise NotFound("Message not found")
+    gone = tree.deleted_with(nodes, chosen, runs.questions(key))
+    rows.remove(nodes, gone)
+    leaf = tree.surviving_ancestor(nodes, gone, conversation.leaf)
+    tables.execute('UPDATE conversation SET leaf = ? WHERE "key" = ?', leaf, key)
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+
+def _list_saved(owner: str, limit: int, offset: int, text: str | None) -> Sequence[ConversationRow]:
+    conversation, message, first = tables.Conversation, tables.Message, tables.Message.alias()
+    wanted = (conversation.owner == owner) & conversation.saved
+    if text:
+        wanted &= search.found(owner, text)
+    newest_first = (conversation.updated_at.desc(), conversation.key.desc())
+    page = conversation.select(conversation.key).where(wanted).order_by(*newest_first).limit(limit).offset(offset)
+    asked = peewee.Case(None, [(message.role == "user", message.id)])
+    counted = (
+        message.select(
+            message.conversation.alias("of"),
+            peewee.fn.COUNT(message.id).alias("count"),
+            peewee.fn.MIN(asked).alias("first"),
+        )
+        .where(message.conversation.in_(page))
+        .group_by(message.conversation)
+    )
+    query = (
+        conversation.select(
+            conversation.id,
+            conversation.title,
+            conversation.title_source,
+            conversation.saved,
+            conversation.timezone,
+            conversation.llm_settings,
+            conversation.leaf,
+            conversation.created_at,
+            conversation.updated_at,
+            peewee.fn.COALESCE(counted.c.count, 0),
+            peewee.fn.COALESCE(peewee.fn.SUBSTR(first.text, 1, PREVIEW), ""),
+        )
+        .join(counted, peewee.JOIN.LEFT_OUTER, on=(counted.c.of == conversation.key))
+        .join(first, peewee.JOIN.LEFT_OUTER, on=(first.id == counted.c.first))
+        .where(conversation.key.in_(page))
+        .order_by(*newest_first)
+    )
+    return [ConversationRow(Conversation(*fields), count, preview) for *fields, count, preview in tables.fetch(query)]

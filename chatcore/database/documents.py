@@ -1,0 +1,78 @@
+"""JSON documents in the database: settings, presets, and whatever a plugin keeps without a table of its own."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import attrs
+import peewee
+
+from chatcore.database import tables
+from chatcore.database.handle import Database
+from chatcore.types import Principal
+
+
+@attrs.frozen
+class Documents:
+    """The documents of each principal, by namespace (a plugin's name, or a name of the core's) and key."""
+
+    database: Database
+
+    async def get(self, principal: Principal, namespace: str, key: str) -> Any:
+        """A document, or None if there is none."""
+        return await self.database.read(partial(_get, principal.id, namespace, key))
+
+    async def list(self, principal: Principal, namespace: str) -> Mapping[str, Any]:
+        """The documents of a namespace by their keys, in the order of these."""
+        return await self.database.read(partial(_list, principal.id, namespace))
+
+    async def put(self, principal: Principal, namespace: str, key: str, value: Any) -> None:
+        """Stores a document, in place of an earlier one."""
+        await self.database.write(partial(_put, principal.id, namespace, key, value))
+
+    async def update(self, principal: Principal, namespace: str, key: str, change: Callable[[Any], Any]) -> Any:
+        """Stores what `change` makes of a document, or of None, and gives that. Nobody comes between.
+
+        `change` is quick, and changes nothing but its argument; what it raises leaves the document as it is.
+        """
+        return await self.database.write(partial(_update, principal.id, namespace, key, change))
+
+    async def delete(self, principal: Principal, namespace: str, key: str) -> bool:
+        """Deletes a document. False: there was none."""
+        return await self.database.write(partial(_delete, principal.id, namespace, key))
+
+
+def _get(owner: str, namespace: str, key: str) -> Any:
+    document = tables.Document
+    found = tables.fetch(document.select(document.value).where(*_is(owner, namespace), document.key == key))
+    return found[0][0] if found else None
+
+
+def _list(owner: str, namespace: str) -> Mapping[str, Any]:
+    document = tables.Document
+    query = document.select(document.key, document.value).where(*_is(owner, namespace)).order_by(document.key)
+    return dict(tables.fetch(query))
+
+
+def _put(owner: str, namespace: str, key: str, value: Any) -> None:
+    document = tables.Document
+    document.insert(owner=owner, namespace=namespace, key=key, value=value, updated_at=datetime.now(UTC)).on_conflict(
+        conflict_target=(document.owner, document.namespace, document.key),
+        preserve=(document.value, document.updated_at),
+    ).execute()
+
+
+def _update(owner: str, namespace: str, key: str, change: Callable[[Any], Any]) -> Any:
+    changed = change(_get(owner, namespace, key))
+    _put(owner, namespace, key, changed)
+    return changed
+
+
+def _delete(owner: str, namespace: str, key: str) -> bool:
+    document = tables.Document
+    return bool(document.delete().where(*_is(owner, namespace), document.key == key).execute())
+
+
+def _is(owner: str, namespace: str) -> tuple[peewee.Expression, ...]:
+    return tables.Document.owner == owner, tables.Document.namespace == namespace

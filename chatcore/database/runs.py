@@ -1,0 +1,234 @@
+"""Runs and their logs in the database."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+import attrs
+import peewee
+
+from chatcore.database import tables
+from chatcore.database.handle import Database
+from chatcore.errors import Conflict, NotFound
+from chatcore.tools import JsonObject
+from chatcore.types import FINAL_STATES, Principal, RunState
+
+_LIVE = ("running", "waiting")
+_PRUNED_AT_ONCE = 50  # runs; a longer transaction would keep the answers of others waiting
+
+
+@attrs.frozen(kw_only=True)
+class NewRun:
+    """A run about to start. `worker` holds its lease until `lease_until`. `turn` is what its readers and its recovery
+    need to know of its turn, as JSON."""
+
+    id: str
+    worker: str
+    lease_until: datetime
+    model: str
+    format: str
+    client_id: str | None = None
+    turn: JsonObject = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class RunRecord:
+    """A run. `question` is the id of the message that it answers, `last_seq` the number of its last event, known once
+    it has ended. `reason` says why it is in its state."""
+
+    id: str
+    owner: str
+    conversation_id: str
+    client_id: str | None
+    format: str
+    model: str
+    state: RunState
+    reason: str | None
+    worker: str
+    lease_until: datetime
+    question: int | None
+    last_seq: int
+    turn: JsonObject
+    created_at: datetime
+    ended_at: datetime | None
+
+
+@attrs.frozen
+class LogRow:
+    """The events `first` to `last` of a run, packed."""
+
+    run_id: str
+    first: int
+    last: int
+    data: bytes
+
+
+@attrs.frozen
+class Runs:
+    """The runs in the database.
+
+    What an HTTP request leads to takes the principal. The rest is for the worker that executes runs, and for the one
+    that recovers them.
+    """
+
+    database: Database
+
+    async def get(self, principal: Principal, run_id: str) -> RunRecord:
+        """A run. Raises NotFound."""
+        return await self.database.read(partial(_get, principal.id, run_id))
+
+    async def running(self, principal: Principal, conversation_id: str) -> Sequence[RunRecord]:
+        """The runs of a conversation that have not ended, the oldest first; none if there is no such conversation."""
+        return await self.database.read(
+            lambda: _records(
+                tables.Run.owner == principal.id,
+                tables.Conversation.id == conversation_id,
+                tables.Run.state.in_(_LIVE),
+            )
+        )
+
+    async def log(self, principal: Principal, run_id: str, after: int) -> Sequence[LogRow]:
+        """The rows of a run's log that hold events after number `after`, in order. Raises NotFound."""
+        return await self.database.read(partial(_log, principal.id, run_id, after))
+
+    async def append(self, rows: Sequence[LogRow]) -> None:
+        """Adds to the logs of any runs. What belongs to a run that was deleted meanwhile is dropped."""
+        await self.database.write(partial(_append, rows))
+
+    async def set_state(self, run_id: str, state: RunState, reason: str | None = None) -> None:
+        """Notes that a run waits or goes on. One that has ended stays as it is."""
+        await self.database.write(partial(_update, run_id, state=state, reason=reason))
+
+    async def finish(self, run_id: str, state: RunState, reason: str, last_seq: int) -> None:
+        """Ends a run, with the number of its last event. One that has ended already stays as it is."""
+        await self.database.write(
+            partial(_update, run_id, state=state, reason=reason, last_seq=last_seq, ended_at=datetime.now(UTC))
+        )
+
+    async def renew(self, worker: str, run_ids: Collection[str], until: datetime) -> frozenset[str]:
+        """Renews the leases of this worker's runs. Gives those it still holds: another worker may have taken one."""
+        return await self.database.write(partial(_renew, worker, tuple(run_ids), until))
+
+    async def claim_expired(
+        self, worker: str, now: datetime, until: datetime, dead_workers: Collection[str] = ()
+    ) -> Sequence[RunRecord]:
+        """Takes over the runs whose lease has run out, or whose worker is known to be dead. No two workers get one."""
+        return await self.database.write(partial(_claim, worker, now, until, tuple(dead_workers)))
+
+    async def prune(self, before: datetime) -> int:
+        """Deletes the logs of the runs that ended before a time. Gives the number of those runs."""
+        pruned = 0
+        while count := await self.database.write(partial(_prune, before)):
+            pruned += count
+        return pruned
+
+
+def insert(owner: str, key: int, run: NewRun, question: int | None, now: datetime) -> None:
+    """Stores a run that starts now, of the conversation with this key."""
+    tables.execute(
+        "INSERT INTO run (id, owner, conversation_id, client_id, format, model, state, worker, lease_until, question, "
+        "last_seq, turn, created_at) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, 0, ?, ?)",
+        run.id,
+        owner,
+        key,
+        run.client_id,
+        run.format,
+        run.model,
+        run.worker,
+        tables.microseconds(run.lease_until),
+        question,
+        tables.json_text(run.turn),
+        tables.microseconds(now),
+    )
+
+
+def refuse_second(key: int, now: datetime) -> None:
+    """Raises Conflict when a run of the conversation with this key is under way in a live worker."""
+    if tables.execute(
+        "SELECT 1 FROM run WHERE conversation_id = ? AND state IN ('running', 'waiting') AND lease_until > ?",
+        key,
+        tables.microseconds(now),
+    ):
+        raise Conflict("an answer is being written in this conversation", hint="wait for its end, or stop it")
+
+
+def questions(key: int) -> dict[str, int | None]:
+    """For each run of the conversation with this key, the message that it answers."""
+    return dict(tables.execute("SELECT id, question FROM run WHERE conversation_id = ?", key))
+
+
+def _records(*conditions: peewee.Expression) -> Sequence[RunRecord]:
+    run, conversation = tables.Run, tables.Conversation
+    query = (
+        run.select(
+            run.id,
+            run.owner,
+            conversation.id,
+            run.client_id,
+            run.format,
+            run.model,
+            run.state,
+            run.reason,
+            run.worker,
+            run.lease_until,
+            run.question,
+            run.last_seq,
+            run.turn,
+            run.created_at,
+            run.ended_at,
+        )
+        .join(conversation)
+        .where(*conditions)
+        .order_by(run.created_at, run.id)
+    )
+    return [RunRecord(*row) for row in tables.fetch(query)]
+
+
+def _get(owner: str, run_id: str) -> RunRecord:
+    for record in _records(tables.Run.id == run_id, tables.Run.owner == owner):
+        return record
+    raise NotFound("Run not found")
+
+
+def _log(owner: str, run_id: str, after: int) -> Sequence[LogRow]:
+    found = tables.execute("SELECT 1 FROM run WHERE id = ? AND owner = ?", run_id, owner)
+    if not found:
+        raise NotFound("Run not found")
+    rows = tables.execute(
+        "SELECT run_id, first_seq, last_seq, data FROM run_log WHERE run_id = ? AND last_seq > ? ORDER BY first_seq",
+        run_id,
+        after,
+    )
+    return [LogRow(*row) for row in rows]
+
+
+def _append(rows: Sequence[LogRow]) -> None:
+    tables.execute_many(
+        "INSERT INTO run_log (run_id, first_seq, last_seq, data) SELECT id, ?, ?, ? FROM run WHERE id = ?",
+        [(row.first, row.last, row.data, row.run_id) for row in rows],
+    )
+
+
+def _update(run_id: str, **changes: object) -> None:
+    tables.Run.update(**changes).where(tables.Run.id == run_id, tables.Run.state.not_in(FINAL_STATES)).execute()
+
+
+def _renew(worker: str, run_ids: tuple[str, ...], until: datetime) -> frozenset[str]:
+    run = tables.Run
+    held = run.update(lease_until=until).where(run.id.in_(run_ids), run.worker == worker, run.state.in_(_LIVE))
+    return frozenset(run_id for (run_id,) in tables.fetch(held.returning(run.id)))
+
+
+def _claim(worker: str, now: datetime, until: datetime, dead_workers: tuple[str, ...]) -> Sequence[RunRecord]:
+    run = tables.Run
+    lost = (run.lease_until < now) | run.worker.in_(dead_workers)
+    taken = run.update(worker=worker, lease_until=until).where(run.state.in_(_LIVE), lost).returning(run.id)
+    return _records(run.id.in_([run_id for (run_id,) in tables.fetch(taken)]))
+
+
+def _prune(before: datetime) -> int:
+    log, run = tables.RunLog, tables.Run
+    ended = log.select(log.run).distinct().join(run).where(run.ended_at < before).limit(_PRUNED_AT_ONCE)
+    run_ids = [run_id for (run_id,) in tables.fetch(ended)]
+    log.delete().where(log.run.in_(run_ids)).execute()
+    return len(run_ids)

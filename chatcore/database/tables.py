@@ -1,0 +1,209 @@
+"""The tables of the core, and what every table is made of.
+
+Every row belongs to an owner: a principal's id, in the row itself or in the row that it hangs on. The statements that
+make these tables are in `migrations/`; a test holds the two together.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import peewee
+
+from chatcore.errors import DatabaseError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_thread = threading.local()  # each thread of a `Database` serves that one only
+
+
+class ThreadDatabase(peewee.DatabaseProxy):
+    """The database that the running thread serves.
+
+    It lets the same models work in every `Database` of the process: the threads of a `Database` are bound to it, and
+    a unit of work runs in one of them. Anywhere else a model has no database.
+    """
+
+    @property
+    def obj(self) -> peewee.Database | None:
+        return getattr(_thread, "database", None)
+
+    @obj.setter
+    def obj(self, database: peewee.Database | None) -> None:
+        _thread.database = database
+
+    def __getattr__(self, name: str) -> Any:
+        if self.obj is None:
+            raise DatabaseError(
+                "a table was used outside a unit of work",
+                hint="put the query into a function, and that into 'await database.read(…)' or '.write(…)'",
+            )
+        return super().__getattr__(name)
+
+
+bound = ThreadDatabase()
+
+
+def execute(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+    """Runs a statement as it is, with `?` for the parameters, and gives its rows.
+
+    For what every turn runs, in SQL that all databases know: peewee takes longer to build such a statement than the
+    database to run it.
+    """
+    cursor = bound.execute_sql(sql.replace("?", bound.param), parameters)
+    return cursor.fetchall() if cursor.description else []
+
+
+def execute_many(sql: str, rows: Iterable[Sequence[object]]) -> None:
+    """As `execute`, once for each row of parameters."""
+    bound.cursor().executemany(sql.replace("?", bound.param), rows)
+
+
+def rows(model: type[peewee.Model], sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+    """As `execute`, with the columns named like the model's fields converted as these do it."""
+    return list(model.raw(sql.replace("?", bound.param), *parameters).tuples())
+
+
+def fetch(query: Any) -> list[tuple[Any, ...]]:
+    """Runs a query that peewee built and gives its rows as tuples, converted."""
+    return list(query.tuples())
+
+
+def microseconds(moment: datetime) -> int:
+    """A time as it is stored."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def json_text(value: object) -> str:
+    """JSON as it is stored. attrs values and tuples are written too; they come back as dicts and lists."""
+    return msgspec.json.encode(value).decode()
+
+
+class Moment(peewee.BigIntegerField):
+    """A time with its zone, stored as microseconds since 1970 in UTC: exact, sortable, the same in every database."""
+
+    def db_value(self, value: datetime | None) -> int | None:
+        return None if value is None else microseconds(value)
+
+    def python_value(self, value: int | None) -> datetime | None:
+        return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+class JsonField(peewee.JSONField):
+    """JSON: text in SQLite, jsonb in PostgreSQL."""
+
+    def __init__(self, *, null: bool = False) -> None:
+        super().__init__(dumps=json_text, loads=msgspec.json.decode, null=null)
+
+
+class Table(peewee.Model):
+    """The base of every model, also of those of plugins, whose table names begin with the plugin's."""
+
+    class Meta:
+        database = bound
+        legacy_table_names = False
+
+
+class Conversation(Table):
+    """`id` is the client's choice and unique for one owner only; `key` is what other rows point to. `leaf` is the
+    last message of the active path."""
+
+    key = peewee.BigAutoField()
+    id = peewee.TextField()
+    owner = peewee.TextField()
+    title = peewee.TextField(null=True)
+    title_source = peewee.TextField(default="auto")
+    saved = peewee.BooleanField(default=False)
+    timezone = peewee.TextField(null=True)
+    llm_settings = JsonField(null=True)
+    leaf = peewee.BigIntegerField(null=True)
+    created_at = Moment()
+    updated_at = Moment()
+
+    class Meta:
+        indexes = ((("owner", "id"), True), (("owner", "saved", "updated_at"), False))
+
+
+class Message(Table):
+    """A node of a conversation's tree. A parent is always older than its child, so there are no circles.
+
+    `text` is the text of the content, for reading and for the search; `body` what else the message has (see
+    `messages.py`), null for most messages of users.
+    """
+
+    id = peewee.BigAutoField()
+    conversation = peewee.ForeignKeyField(Conversation, on_delete="CASCADE", index=False, backref="+")
+    parent = peewee.ForeignKeyField("self", null=True, backref="+")
+    role = peewee.TextField()
+    state = peewee.TextField()
+    text = peewee.TextField(null=True)
+    body = JsonField(null=True)
+    run_id = peewee.TextField(null=True)
+    client_id = peewee.TextField(null=True)
+    parent_client_id = peewee.TextField(null=True)
+    created_at = Moment()
+
+    class Meta:
+        indexes = ((("conversation", "role"), False),)
+        constraints = (peewee.Check("parent_id < id"),)
+
+
+class Run(Table):
+    """A turn under way or ended. `question` is the id of the message that it answers; that message may be gone."""
+
+    id = peewee.TextField(primary_key=True)
+    owner = peewee.TextField()
+    conversation = peewee.ForeignKeyField(Conversation, on_delete="CASCADE", backref="+")
+    client_id = peewee.TextField(null=True)
+    format = peewee.TextField()
+    model = peewee.TextField()
+    state = peewee.TextField(index=True)
+    reason = peewee.TextField(null=True)
+    worker = peewee.TextField()
+    lease_until = Moment()
+    question = peewee.BigIntegerField(null=True)
+    last_seq = peewee.BigIntegerField(default=0)
+    turn = JsonField()
+    created_at = Moment()
+    ended_at = Moment(null=True)
+
+
+class RunLog(Table):
+    """The events `first_seq` to `last_seq` of a run, packed."""
+
+    run = peewee.ForeignKeyField(Run, on_delete="CASCADE", index=False, backref="+")
+    first_seq = peewee.BigIntegerField()
+    last_seq = peewee.BigIntegerField()
+    data = peewee.BlobField()
+
+    class Meta:
+        primary_key = peewee.CompositeKey("run", "first_seq")
+
+
+class Document(Table):
+    """A JSON document of somebody, found by its namespace and key."""
+
+    owner = peewee.TextField()
+    namespace = peewee.TextField()
+    key = peewee.TextField()
+    value = JsonField()
+    updated_at = Moment()
+
+    class Meta:
+        primary_key = peewee.CompositeKey("owner", "namespace", "key")
+
+
+class Token(Table):
+    """A bearer token. Only its SHA-256 is kept; `id` is how the token begins."""
+
+    id = peewee.TextField(primary_key=True)
+    owner = peewee.TextField()
+    name = peewee.TextField()
+    scopes = JsonField()
+    hash = peewee.BlobField(unique=True)
+    created_at = Moment()
+    expires_at = Moment(null=True)
+    last_used_at = Moment(null=True)
+    revoked_at = Moment(null=True)

@@ -1,0 +1,128 @@
+"""Bearer tokens in the database."""
+
+import hashlib
+import secrets
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import attrs
+import peewee
+
+from chatcore.database import tables
+from chatcore.database.handle import Database
+from chatcore.errors import Conflict, NotFound
+
+_ID_LENGTH = 11
+_USE_NOTED_EVERY = timedelta(minutes=1)
+
+
+@attrs.frozen
+class TokenRecord:
+    """A token without its secret. `id` is how it begins, which tells its user which one it is."""
+
+    id: str
+    principal_id: str
+    name: str
+    scopes: frozenset[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+@attrs.frozen
+class Tokens:
+    """The tokens of all principals. For the command line, and for whoever finds out who is asking."""
+
+    database: Database
+
+    async def create(
+        self, principal_id: str, scopes: Collection[str], name: str, expires_at: datetime | None = None
+    ) -> tuple[TokenRecord, str]:
+        """Makes a token. The second value is the token itself, which is stored nowhere: show it once."""
+        token = f"cc_{secrets.token_hex(4)}{secrets.token_urlsafe(32)}"
+        record = TokenRecord(
+            token[:_ID_LENGTH], principal_id, name, frozenset(scopes), datetime.now(UTC), expires_at, None, None
+        )
+        await self.database.write(partial(_insert, record, _digest(token)))
+        return record, token
+
+    async def list(self) -> Sequence[TokenRecord]:
+        """All tokens, also expired and revoked ones, the oldest first."""
+        return await self.database.read(_records)
+
+    async def any(self) -> bool:
+        """Whether a token was made and not revoked. An expired one counts: its end opens no door."""
+        return await self.database.read(lambda: bool(_records(tables.Token.revoked_at.is_null())))
+
+    async def find(self, token: str) -> TokenRecord | None:
+        """The record of a token that is good now, else None. Notes its use, to the minute."""
+        now = datetime.now(UTC)
+        for record in await self.database.read(lambda: _records(tables.Token.hash == _digest(token))):
+            if record.revoked_at or (record.expires_at and record.expires_at <= now):
+                return None
+            if record.last_used_at is None or now - record.last_used_at > _USE_NOTED_EVERY:
+                await self.database.write(partial(_note_use, record.id, now))
+            return record
+        return None
+
+    async def revoke(self, ref: str) -> TokenRecord:
+        """Revokes the token whose id begins with `ref`, or that is `ref`.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: there are several.
+        """
+        return await self.database.write(partial(_revoke, ref))
+
+
+def _digest(token: str) -> bytes:
+    # A plain hash is enough for 256 random bits, and it can be looked up: how long that takes tells nothing of them.
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
+
+
+def _insert(record: TokenRecord, digest: bytes) -> None:
+    tables.Token.insert(
+        id=record.id,
+        owner=record.principal_id,
+        name=record.name,
+        scopes=sorted(record.scopes),
+        hash=digest,
+        created_at=record.created_at,
+        expires_at=record.expires_at,
+    ).execute()
+
+
+def _records(*conditions: peewee.Expression) -> Sequence[TokenRecord]:
+    token = tables.Token
+    query = token.select(
+        token.id,
+        token.owner,
+        token.name,
+        token.scopes,
+        token.created_at,
+        token.expires_at,
+        token.last_used_at,
+        token.revoked_at,
+    ).order_by(token.created_at, token.id)
+    found = tables.fetch(query.where(*conditions) if conditions else query)
+    return [attrs.evolve(TokenRecord(*row), scopes=frozenset(row[3])) for row in found]
+
+
+def _note_use(token_id: str, now: datetime) -> None:
+    tables.Token.update(last_used_at=now).where(tables.Token.id == token_id).execute()
+
+
+def _revoke(ref: str) -> TokenRecord:
+    whole = _records(tables.Token.hash == _digest(ref))
+    meant = whole or [record for record in _records() if ref and record.id.startswith(ref)]
+    if not meant:
+        raise NotFound(f"no token begins with {ref[:_ID_LENGTH]!r}", hint="see 'chatcore tokens list'")
+    if len(meant) > 1:
+        raise Conflict(f"{len(meant)} tokens begin with {ref!r}", hint="write more of the one you mean")
+    if meant[0].revoked_at:
+        return meant[0]
+    now = datetime.now(UTC)
+    tables.Token.update(revoked_at=now).where(tables.Token.id == meant[0].id).execute()
+    return attrs.evolve(meant[0], revoked_at=now)

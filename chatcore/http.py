@@ -1,0 +1,99 @@
+"""The one way out: the client with which chatcore and its plugins call other servers.
+
+It is an `httpx.AsyncClient` on aiohttp's connections: httpx's own pool looks at every idle connection for each request,
+which with some hundred of them takes longer than the request. Both are imported when the first client is made, because
+that takes 0.4 s: where others are being served meanwhile, call `make_client` in a thread (`asyncio.to_thread`).
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    import ssl
+
+    import aiohttp
+    import httpx
+
+KEEP_ALIVE = 30.0
+"""Seconds for which an idle connection is kept."""
+
+_PIECE = 2**18
+_LARGE = 2**20  # from this size on aiohttp warns of a body in one piece: it would block the loop
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """How long to wait for a server, in seconds.
+
+    `connect` is for the connection, with name lookup and TLS. `first_byte` is for the answer to begin, from then on;
+    once its head is there, its body may take as long again to begin. `idle` is for silence between two reads after
+    that: any byte is a sign of life, also that of a comment in an event stream.
+    """
+
+    connect: float = 10.0
+    first_byte: float = 120.0
+    idle: float = 120.0
+
+
+def make_client(
+    *, base_url: str = "", headers: Mapping[str, str] | None = None, timeouts: Timeouts | None = None
+) -> "httpx.AsyncClient":
+    """A client. Whoever makes it closes it (`await client.aclose()`), which ends the requests that still run.
+
+    It keeps no cookies, follows no redirects, reads no proxy settings, asks for no compression, and never lets a
+    request wait for a free connection: how much goes out at once is for those to decide who ask.
+    """
+    from http.cookiejar import CookieJar, DefaultCookiePolicy  # noqa: PLC0415  slow, see above
+
+    import httpx  # noqa: PLC0415  slow, see above
+    from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415  slow, see above
+
+    timeouts = timeouts or Timeouts()
+    certificates = httpx.create_ssl_context()  # those of certifi, or what SSL_CERT_FILE or SSL_CERT_DIR name
+    return httpx.AsyncClient(
+        base_url=base_url,
+        headers={"user-agent": "chatcore", "accept-encoding": "identity", **(headers or {})},
+        transport=AiohttpTransport(verify=certificates, client=lambda: _session(timeouts, certificates)),
+        timeout=httpx.Timeout(connect=timeouts.connect, read=timeouts.first_byte, write=None, pool=timeouts.connect),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        trust_env=False,
+    )
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a request of such a client fails with, if not with a status: for `except failures() as error:`."""
+    import aiohttp  # noqa: PLC0415  slow, see above
+    import httpx  # noqa: PLC0415  slow, see above
+
+    # httpx-aiohttp leaves some of aiohttp's errors as they are, such as that for an answer that is not HTTP.
+    return (httpx.HTTPError, aiohttp.ClientError, OSError)
+
+
+def content(body: bytes) -> "bytes | AsyncIterator[bytes]":
+    """A request body as httpx is to be given it: a large one in pieces. It then needs a `content-length` header."""
+    return body if len(body) <= _LARGE else _pieces(body)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
+
+
+def _session(timeouts: Timeouts, certificates: "ssl.SSLContext") -> "aiohttp.ClientSession":
+    import aiohttp  # noqa: PLC0415  slow, see above
+
+    async def watch_silence(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        if response.connection is not None and response.connection.protocol is not None:
+            response.connection.protocol.read_timeout = timeouts.idle
+        return response
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=certificates, keepalive_timeout=KEEP_ALIVE),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        middlewares=[watch_silence],
+    )

@@ -1,0 +1,61 @@
+"""A value from elsewhere that is fetched once for all who ask at a time, and then kept for a while."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from chatcore.errors import ChatcoreError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
+    """Gives what `fetch` gave, at most `ttl` seconds old; if it cannot be had again, the last there was.
+
+    `what` names it in the log.
+    """
+
+    def __init__(self, what: str, fetch: Callable[[], Awaitable[T]], *, ttl: float) -> None:
+        self._what = what
+        self._fetch = fetch
+        self._ttl = ttl
+        self._known: list[T] = []  # one or none
+        self._fresh_until = 0.0
+        self._fetching: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        """The value.
+
+        Raises:
+            ChatcoreError: as `fetch` does, if there is no earlier value.
+        """
+        if self._known and time.monotonic() < self._fresh_until:
+            return self._known[0]
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._refresh())
+            self._fetching.add_done_callback(self._fetched)
+        return await asyncio.shield(self._fetching)  # one who asks may go away; the others still wait
+
+    def close(self) -> None:
+        """Ends a fetch that still runs."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+
+    async def _refresh(self) -> T:
+        try:
+            self._known = [await self._fetch()]
+        except ChatcoreError as error:
+            if not self._known:
+                raise
+            logger.warning("%s cannot be refreshed, so the last known is used: %s", self._what, error)
+        self._fresh_until = time.monotonic() + self._ttl
+        return self._known[0]
+
+    def _fetched(self, task: asyncio.Task[T]) -> None:
+        self._fetching = None
+        if not task.cancelled():
+            task.exception()  # if everybody who asked has gone, nobody else looks at it

@@ -1,0 +1,70 @@
+"""Log lines, for people or as JSON. Every line written for a request or a run says which.
+
+The standard library's logging, since importing a larger one costs more than the whole rest of a start-up. At level info
+no line holds the text of a message, of a tool's arguments or of its result.
+"""
+
+import json
+import logging
+from contextvars import ContextVar
+from typing import Literal
+
+import attrs
+
+
+@attrs.frozen
+class Place:
+    """What a log line is about."""
+
+    request: str = ""
+    run: str = ""
+
+
+place: ContextVar[Place] = ContextVar("place", default=Place())  # noqa: B039  frozen: nobody can change the default
+"""What the current task works on. Set where a request comes in, and where a run begins."""
+
+
+class _PlaceFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        here = place.get()
+        record.place = " ".join(f"{k}={v}" for k, v in attrs.asdict(here).items() if v)
+        record.request_id, record.run_id = here.request, here.run
+        return True
+
+
+class _ConsoleFormatter(logging.Formatter):
+    """`12:30:01 warning chatcore.runs: … [run=…]`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.level = record.levelname.lower()
+        text = super().format(record)
+        where = getattr(record, "place", "")
+        return f"{text} [{where}]" if where else text
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request": getattr(record, "request_id", ""),
+            "run": getattr(record, "run_id", ""),
+            "error": self.formatException(record.exc_info) if record.exc_info else "",
+        }
+        return json.dumps({key: value for key, value in line.items() if value}, ensure_ascii=False)
+
+
+def configure(level: str, form: Literal["console", "json"]) -> None:
+    """Sets up logging for a server process: everything goes to standard error."""
+    handler = logging.StreamHandler()
+    handler.addFilter(_PlaceFilter())
+    console = _ConsoleFormatter("%(asctime)s %(level)s %(name)s: %(message)s", "%H:%M:%S")
+    handler.setFormatter(console if form == "console" else _JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("chatcore").setLevel(level.upper())

@@ -1,0 +1,339 @@
+"""Loads plugins: imports, checks and makes them, and collects what they contribute.
+
+The only file that uses pluggy's manager: one for each app.
+"""
+
+import difflib
+import inspect
+import logging
+import time
+import traceback
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+import attrs
+import pluggy
+
+from chatcore.config import Loaded, plugin_settings
+from chatcore.errors import ChatcoreError, ConfigError, DuplicateName, NotFound, PluginError, PluginOff
+from chatcore.hooks import Context, Plugin, hookspec
+from chatcore.lifespans import Lifespans
+from chatcore.plugins import turns
+from chatcore.plugins.check import TURN_HOOKS, check_class, check_hooks, contributions
+from chatcore.plugins.find import Found, Named, check_name, find, forget_module
+from chatcore.registry import Contribution, Provenance, Registry
+from chatcore.tools import JsonObject
+from chatcore.types import Turn, TurnResult
+
+if TYPE_CHECKING:
+    from chatcore.database import Database
+
+logger = logging.getLogger(__name__)
+
+State: TypeAlias = Literal["on", "off", "disabled", "failed"]
+DRAIN = 30.0
+"""Seconds that a plugin's calls under way are given to end when it is unloaded."""
+
+
+@attrs.frozen(kw_only=True)
+class Row:
+    """A plugin in the list: what `chatcore plugins` prints.
+
+    `off` is one that lacks something of its user's, and `reason` the remedy. `contributes` are kinds and names
+    (`tool roll_dice`), `seconds` what loading took. `settings_class` is None where the class could not be had.
+    """
+
+    provenance: Provenance
+    state: State
+    reason: str = ""
+    summary: str = ""
+    contributes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    settings_class: type | None = None
+    plugin: Plugin[Any] | None = attrs.field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.provenance.plugin
+
+    @property
+    def builtin(self) -> bool:
+        return self.provenance.builtin
+
+
+@attrs.frozen
+class Hook:
+    """A hook's specification, and the plugins that implement it in the order of asking."""
+
+    name: str
+    signature: str
+    is_async: bool
+    summary: str
+    implementers: tuple[str, ...]
+
+
+class Plugins:
+    """The plugins of one app, and what they contribute."""
+
+    def __init__(self, loaded: Loaded, database: "Database") -> None:
+        self.registry = Registry()
+        self._loaded = loaded
+        self._database = database
+        self._manager = pluggy.PluginManager(hookspec.project_name)
+        self._manager.add_hookspecs(Plugin)
+        self._specs = [name for name in vars(Plugin) if self._manager.parse_hookspec_opts(Plugin, name) is not None]
+        self._rows: list[Row] = []
+        self._errors: list[tuple[Row, ChatcoreError]] = []
+        self._lifespans = Lifespans(strict=loaded.config.strict)
+
+    @classmethod
+    def load(
+        cls,
+        loaded: Loaded,
+        database: "Database",
+        *,
+        builtins: Iterable[Named] = (),
+        given: Iterable[Named] = (),
+        discover: bool = True,
+        halt: bool = True,
+    ) -> Self:
+        """Finds the plugins as `find` does, and loads them in the configured order.
+
+        A plugin that fails or is off is a row, and leaves nothing behind. `halt=False` is for listings: then nothing
+        that is wrong with a plugin raises.
+
+        Raises:
+            ConfigError: the directory of plugins is not one.
+            DuplicateName: two plugins give the same name. The text says which, and what to write.
+            PluginError: a built-in plugin has failed; or, with `strict`, one has failed or is off.
+        """
+        config = loaded.config
+        found = find(builtins=builtins, given=given, discover=discover, plugins_dir=config.plugins_dir)
+        _warn_of_unknown_names(loaded, [one.name for one in found])
+        plugins = cls(loaded, database)
+        for one in sorted(
+            found, key=lambda f: config.order.index(f.name) if f.name in config.order else len(config.order)
+        ):
+            plugins.add(one)
+        if halt:
+            plugins.raise_failures()
+        return plugins
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """Every plugin that was found, in the order of loading."""
+        return tuple(self._rows)
+
+    def table(self) -> Sequence[JsonObject]:
+        """The rows as JSON objects."""
+        lifespans = self._lifespans.states
+        return [
+            {
+                "name": row.name,
+                "distribution": row.provenance.distribution,
+                "version": row.provenance.version,
+                "builtin": row.builtin,
+                "state": row.state,
+                "reason": row.reason,
+                "summary": row.summary,
+                "contributes": row.contributes,
+                "lifespans": {name: h.state for name, h in lifespans.items() if name.startswith(f"{row.name}.")},
+                "load_ms": round(row.seconds * 1000, 1),
+            }
+            for row in self._rows
+        ]
+
+    def hooks(self) -> Sequence[Hook]:
+        """Every hook with who implements it."""
+        order = [row.name for row in self._rows]
+        return [
+            Hook(
+                name=name,
+                signature=str(inspect.signature(getattr(Plugin, name))),
+                is_async=inspect.iscoroutinefunction(getattr(Plugin, name)),
+                summary=_first_line(getattr(Plugin, name)),
+                implementers=tuple(sorted(self._implementers(name), key=order.index)),
+            )
+            for name in self._specs
+        ]
+
+    # --- loading ------------------------------------------------------------------------------------------------------
+
+    def add(self, found: Found) -> Row:
+        """Loads one plugin and gives its row. A failed one leaves nothing behind."""
+        started = time.monotonic()
+        if found.name in self._loaded.config.disable:
+            row = Row(provenance=found.provenance, state="disabled", reason="disabled in the configuration")
+        elif namesake := next((row for row in self._rows if row.name == found.name), None):
+            message = f"{namesake.provenance} has the same name: uninstall or rename one of them"
+            row = self._failed(Row(provenance=found.provenance, state="failed"), DuplicateName(message))
+        else:
+            row = self._try(found)
+        self._rows.append(attrs.evolve(row, seconds=time.monotonic() - started))
+        return self._rows[-1]
+
+    def _try(self, found: Found) -> Row:
+        row = Row(provenance=found.provenance, state="failed")
+        given: object = None
+        try:
+            check_name(found.name)
+            with _blamed("importing it"):
+                given = found.load()
+            cls = check_class(given)
+            row = attrs.evolve(row, summary=_first_line(cls), settings_class=cls.settings_class)
+            check_hooks(cls, self._specs, partial(self._manager.parse_hookimpl_opts, cls))
+            plugin = self._make(cls, found.name)
+            contributed = self._register(plugin, found.provenance)
+        except ChatcoreError as error:
+            self._forget(found.name, given)
+            return self._failed(row, error)
+        labels = tuple(f"{c.kind} {c.name}" for c in contributed)
+        return attrs.evolve(row, state="on", plugin=plugin, contributes=labels)
+
+    def _failed(self, row: Row, error: ChatcoreError) -> Row:
+        row = attrs.evolve(row, state="off" if isinstance(error, PluginOff) else "failed", reason=_text(error))
+        if row.state == "off":
+            logger.info("%s is off: %s", row.provenance, row.reason)
+        else:
+            logger.error("%s has failed: %s", row.provenance, row.reason, exc_info=error.__cause__)
+        self._errors.append((row, error))
+        return row
+
+    def _make(self, cls: type[Plugin[Any]], name: str) -> Plugin[Any]:
+        with _blamed("its settings_class"):
+            settings = plugin_settings(self._loaded, name, cls.settings_class)
+        context = Context(
+            name=name,
+            settings=settings,
+            directory=self._loaded.config.data / "plugins" / name,
+            database=self._database,
+            log=logging.getLogger(f"chatcore.plugin.{name}"),
+        )
+        with _blamed("__init__"):
+            return cls(context)
+
+    def _register(self, plugin: Plugin[Any], provenance: Provenance) -> Sequence[Contribution]:
+        """Asks the contributing hooks one implementation at a time. All is given to the registry, or nothing."""
+        with _blamed("registering it"):
+            self._manager.register(plugin, name=provenance.plugin)
+        given = [c for hook in self._specs for c in self._contributed(hook, provenance)]
+        self.registry.add(given)
+        return given
+
+    def _contributed(self, hook: str, provenance: Provenance) -> Sequence[Contribution]:
+        function = self._implementers(hook).get(provenance.plugin)
+        if function is None:
+            return ()
+        if hook in TURN_HOOKS:
+            return [Contribution(TURN_HOOKS[hook], provenance.plugin, function, provenance)]
+        with _blamed(hook), self.registry.calls.charge(provenance.plugin, hook, suspends=False):
+            return contributions(hook, function(), provenance)
+
+    def _implementers(self, hook: str) -> Mapping[str, Any]:
+        return {impl.plugin_name: impl.function for impl in getattr(self._manager.hook, hook).get_hookimpls()}
+
+    def raise_failures(self) -> None:
+        """Raises what stops the start, as `load` says. What does not is forgotten: its row is enough."""
+        fatal = [(row, error) for row, error in self._errors if self._stops(row, error)]
+        self._errors.clear()
+        if fatal:
+            kind = DuplicateName if any(isinstance(error, DuplicateName) for _, error in fatal) else PluginError
+            message = "\n".join(f"{row.provenance} is {row.state}: {row.reason}" for row, _ in fatal)
+            raise kind(message, hint="'chatcore plugins' lists all plugins") from fatal[0][1]
+
+    def _stops(self, row: Row, error: ChatcoreError) -> bool:
+        if self._loaded.config.strict or isinstance(error, DuplicateName):
+            return True
+        return row.builtin and row.state == "failed"
+
+    # --- turns --------------------------------------------------------------------------------------------------------
+
+    async def prepare(self, turn: Turn) -> Turn:
+        """See `turns.prepare`."""
+        return await turns.prepare(self.registry, turn)
+
+    async def finish(self, turn: Turn, result: TurnResult) -> None:
+        """See `turns.finish`."""
+        await turns.finish(self.registry, turn, result)
+
+    # --- lifetime -----------------------------------------------------------------------------------------------------
+
+    def migrations(self) -> Mapping[str, Path]:
+        """The `migrations` directories beside the plugins' tables, for `Database.open`."""
+        tables = {row.name: row.plugin.tables[0] for row in self._rows if row.plugin and row.plugin.tables}
+        return {name: Path(inspect.getfile(table)).with_name("migrations") for name, table in tables.items()}
+
+    @asynccontextmanager
+    async def lifespans(self) -> AsyncIterator[None]:
+        """Keeps the plugins' lifespans open. Raises as `Lifespans.start`."""
+        try:
+            await self._lifespans.start(self.registry.of("lifespan"))
+            yield
+        finally:
+            await self._lifespans.stop()
+
+    async def unload(self, name: str, *, error: ChatcoreError | None = None, timeout: float = DRAIN) -> bool:
+        """Takes a plugin out of the running app: what it contributed at once, its lifespans after its calls have ended.
+
+        `error` is why, where it is because of a failure. Gives False if calls were still under way after `timeout`
+        seconds; they may find their plugin closed.
+
+        Raises:
+            NotFound: no plugin of that name is on.
+        """
+        row = next((row for row in self._rows if row.name == name and row.plugin is not None), None)
+        if row is None:
+            raise NotFound(f"no plugin {name!r} is on")
+        self.registry.remove(name)
+        drained = await self.registry.calls.drained(name, timeout)
+        await self._lifespans.stop(name)
+        self._forget(name, type(row.plugin))
+        out = Row(provenance=row.provenance, state="disabled", reason="unloaded", summary=row.summary)
+        self._rows[self._rows.index(row)] = self._failed(out, error) if error else out
+        return drained
+
+    def _forget(self, name: str, cls: object) -> None:
+        self._manager.unregister(name=name)
+        self.registry.calls.forget(name)
+        forget_module(cls)
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _blamed(what: str) -> Iterator[None]:
+    """Around a plugin's code while it is loaded: whatever it raises becomes a PluginError that says where."""
+    try:
+        yield
+    except (PluginError, ConfigError):
+        raise
+    except (Exception, SystemExit) as error:  # a module that calls exit() must not end the server
+        raise PluginError(f"{what} raised {type(error).__name__}: {error}{_where(error)}") from error
+
+
+def _where(error: BaseException) -> str:
+    """The line of the plugin that an exception came from, as far as it is known."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<frozen", __file__))]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+
+
+def _text(error: ChatcoreError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def _first_line(documented: object) -> str:
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+def _warn_of_unknown_names(loaded: Loaded, names: Sequence[str]) -> None:
+    places = {"disable": loaded.config.disable, "order": loaded.config.order, "[plugins]": loaded.plugins}
+    for where, used in places.items():
+        for name in used:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                advice = f"; did you mean {close[0]!r}?" if close else ""
+                logger.warning("%s in the configuration names %r, which is not installed%s", where, name, advice)

@@ -1,0 +1,480 @@
+"""Runs: turns that live on their own, with a log that any number of readers follow.
+
+A run is a task of the worker that was asked. It appends events to a log; an HTTP response is one reader of that log,
+and closing it changes nothing but the number of readers. In this worker readers follow the log in memory; the log's
+writer brings it to the database in groups, from where every other worker, and this one after a restart, reads it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol, TypeAlias
+
+from chatcore import eventlog, logs, wire
+from chatcore.answer import Answer
+from chatcore.database import Conversations, Database, LogRow, NewMessage, RunRecord
+from chatcore.database import Runs as RunTable
+from chatcore.errors import ChatcoreError
+from chatcore.plugins import Plugins
+from chatcore.protocols import Provider
+from chatcore.turn import SERVER_STOPPED, UNKNOWN_OUTCOME, Origin, Stop, answer_messages, failed, run_turn
+from chatcore.tools import JsonObject
+from chatcore.types import (
+    FINAL_STATES,
+    Event,
+    Failed,
+    MessageStored,
+    Principal,
+    RunEnded,
+    RunStarted,
+    StoredMessage,
+    Turn,
+    TurnResult,
+    Usage,
+)
+from chatcore.worker import Presence
+
+logger = logging.getLogger(__name__)
+
+FLUSH_INTERVAL = 0.025
+"""Seconds between two group commits of the log, at the least: how much of an answer a crash may cost."""
+LEASE = 15.0
+"""Seconds for which a worker may be silent before its runs are taken for dead."""
+POLL_INTERVAL = 0.05
+"""Seconds between two looks at the log of a run that lives in another worker."""
+
+Batch: TypeAlias = tuple[int, Sequence[Event]]
+"""The sequence number of the first event, and the events. Numbers start at 1 and have no gaps."""
+
+
+class Run:
+    """One turn under way, in the worker that generates it."""
+
+    def __init__(self, turn: Turn, *, strict: bool, grace: float | None) -> None:
+        """`strict`: readers see an event only when it is on disk. `grace`: seconds without a reader after which the
+        run is stopped; None lets it go on."""
+        self.turn = turn
+        self.stop = Stop()
+        self.events: list[Event] = []
+        self.durable = 0
+        self.ended = False
+        self.messages: list[StoredMessage] = []
+        self._strict = strict
+        self._grace = grace
+        self.over = asyncio.Event()
+        self._readers = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Adds to the log. `RunEnded` is the last event of the last call."""
+        self.events.extend(events)
+        self.ended = isinstance(self.events[-1], RunEnded)
+        if not self._strict:
+            self.wake()
+
+    def written(self, count: int) -> None:
+        """Notes that the first `count` events are on disk."""
+        self.durable = count
+        if self._strict:
+            self.wake()
+
+    def give_up_durability(self) -> None:
+        """The log cannot be written: a run that promised to be on disk first ends; what it has to say is shown."""
+        if self._strict:
+            self._strict = False
+            self.stop.request("log_failed")
+            self.wake()
+
+    def wake(self) -> None:
+        """Lets every waiting reader look again."""
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    @property
+    def visible(self) -> int:
+        """How many events readers may see."""
+        return self.durable if self._strict else len(self.events)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing will follow what readers see now."""
+        return self.ended and self.visible == len(self.events)
+
+    async def changed(self) -> None:
+        """Waits until `wake`."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    def reader_came(self) -> None:
+        self._readers += 1
+
+    def reader_left(self) -> None:
+        self._readers -= 1
+        if self._readers == 0:
+            self.watch_for_desertion()
+
+    @property
+    def deserted(self) -> bool:
+        """Whether nobody reads it any more, and it is to end for that."""
+        return self._readers == 0 and self._grace is not None
+
+    def watch_for_desertion(self) -> None:
+        """Stops the run when its grace has passed without a reader."""
+        if self._grace is not None and not self.ended:
+            asyncio.get_running_loop().call_later(self._grace, self._stop_if_deserted)
+
+    def _stop_if_deserted(self) -> None:
+        if self.deserted:
+            self.stop.request("disconnected")
+
+
+class Reader(Protocol):
+    """One reader's place in a run's log."""
+
+    run_id: str
+
+    async def next(self) -> Batch | None:
+        """Waits for events after the reader's place. None: it was woken, and there are none yet.
+
+        Raises:
+            StopAsyncIteration: the run has ended and everything was read.
+        """
+
+    def wake(self) -> None:
+        """Makes a waiting `next` return."""
+
+    def open(self) -> None:
+        """Says that somebody reads."""
+
+    def close(self) -> None:
+        """Says that the reader is gone. The run goes on, or is stopped after its grace."""
+
+
+class LiveReader:
+    """Reads a run of this worker from memory."""
+
+    def __init__(self, run: Run, after: int) -> None:
+        self.run_id = run.turn.id
+        self._run = run
+        self._position = after
+
+    async def next(self) -> Batch | None:
+        run = self._run
+        if self._position < run.visible:
+            # Always suspend: other streams get their turn, and what has come meanwhile goes out in one piece.
+            await asyncio.sleep(0)
+        elif run.exhausted:
+            raise StopAsyncIteration
+        else:
+            await run.changed()
+        visible = run.visible
+        if self._position >= visible:
+            return None
+        first = self._position + 1
+        batch = run.events[self._position : visible]
+        self._position = visible
+        return first, batch
+
+    def wake(self) -> None:
+        self._run.wake()
+
+    def open(self) -> None:
+        self._run.reader_came()
+
+    def close(self) -> None:
+        self._run.reader_left()
+
+
+class StoredReader:
+    """Reads a run from the database: one that has ended, or that lives in another worker."""
+
+    def __init__(self, table: RunTable, record: RunRecord, after: int) -> None:
+        self.run_id = record.id
+        self._owner = Principal(record.owner)
+        self._table = table
+        self._record = record
+        self._position = after
+        self._woken = asyncio.Event()
+
+    async def next(self) -> Batch | None:
+        self._woken.clear()
+        while True:
+            ended = self._record.state in FINAL_STATES
+            rows = await self._table.log(self._owner, self.run_id, self._position)
+            if rows:
+                return self._batch(rows)
+            if ended:
+                raise StopAsyncIteration
+            if self._woken.is_set():
+                return None
+            try:
+                async with asyncio.timeout(POLL_INTERVAL):
+                    await self._woken.wait()
+            except TimeoutError:
+                self._record = await self._table.get(self._owner, self.run_id)
+
+    def _batch(self, rows: Sequence[LogRow]) -> Batch:
+        first = self._position + 1
+        events = [event for row in rows for event in eventlog.unpack(row.data)][first - rows[0].first :]
+        self._position = rows[-1].last
+        return first, events
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def open(self) -> None:
+        """Nothing to say: the run's own worker counts its readers."""
+
+    def close(self) -> None:
+        """As `open`."""
+
+
+class LogWriter:
+    """Brings the logs of this worker's runs to the database, all of them in one commit, at most every 25 ms."""
+
+    def __init__(self, table: RunTable) -> None:
+        self._table = table
+        self._dirty: set[Run] = set()
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def touch(self, run: Run) -> None:
+        """Notes that a run has events that are not on disk."""
+        self._dirty.add(run)
+        if self._task is None:
+            self._task = asyncio.create_task(self._write_until_clean())
+
+    async def finish(self, run: Run) -> None:
+        """Writes what is left of a run that has ended, without waiting for the next group."""
+        self._dirty.add(run)
+        await self._write()
+
+    async def _write_until_clean(self) -> None:
+        try:
+            while self._dirty:
+                await asyncio.sleep(FLUSH_INTERVAL)
+                await self._write()
+        finally:
+            self._task = None
+
+    async def _write(self) -> None:
+        async with self._lock:
+            dirty, self._dirty = self._dirty, set()
+            ends = {run: len(run.events) for run in dirty if run.durable < len(run.events)}
+            if not ends:
+                return
+            rows = [
+                LogRow(run.turn.id, run.durable + 1, end, eventlog.pack(run.events[run.durable : end]))
+                for run, end in ends.items()
+            ]
+            try:
+                await self._table.append(rows)
+            except ChatcoreError as error:
+                logger.error("the run log could not be written: %s", error)  # noqa: TRY400  the error says it all
+                for run in ends:
+                    run.give_up_durability()
+                return
+            for run, end in ends.items():
+                run.written(end)
+
+
+class Runs:
+    """All runs of this worker, and the way to those of others."""
+
+    def __init__(self, database: Database, plugins: Plugins, *, strict: bool = False) -> None:
+        """`strict`: an event is sent only when it is on disk."""
+        self._plugins = plugins
+        self._strict = strict
+        self.worker = ""
+        self._table = RunTable(database)
+        self._conversations = Conversations(database)
+        self._log = LogWriter(self._table)
+        self._live: dict[str, Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def count(self) -> int:
+        """How many turns are under way in this worker."""
+        return len(self._live)
+
+    def start(self, turn: Turn, provider: Provider, *, new_conversation: bool, grace: float | None = None) -> Run:
+        """Starts the run of a turn whose row is in the database. `grace` as in `Run`."""
+        run = Run(turn, strict=self._strict, grace=grace)
+        self._live[turn.id] = run
+        run.watch_for_desertion()
+        self._append(run, [RunStarted(turn.id, turn.conversation_id, new_conversation)])
+        task = asyncio.create_task(self._generate(run, provider), name=f"run {turn.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return run
+
+    async def reader(self, principal: Principal, run_id: str, after: int = 0) -> Reader:
+        """A place in a run's log, after event number `after`. Close it.
+
+        Raises:
+            NotFound: there is no such run, or it is somebody else's.
+        """
+        run = self._live.get(run_id)
+        if run is not None and run.turn.principal.id == principal.id:
+            return LiveReader(run, after)
+        return StoredReader(self._table, await self._table.get(principal, run_id), after)
+
+    async def stop(self, principal: Principal, run_id: str) -> RunRecord:
+        """Stops a run and waits until it has ended; one that has ended already stays as it is.
+
+        Raises:
+            NotFound: there is no such run, or it is somebody else's.
+        """
+        record = await self._table.get(principal, run_id)
+        run = self._live.get(run_id)
+        if run is None:
+            return record
+        run.stop.request("user")
+        await run.over.wait()
+        return await self._table.get(principal, run_id)
+
+    async def stop_conversation(self, principal: Principal, conversation_id: str, *, deserted: bool = False) -> None:
+        """Stops the runs of a conversation in this worker and waits for their end; `deserted`: those nobody reads."""
+        runs = [
+            run
+            for run in self._live.values()
+            if run.turn.conversation_id == conversation_id
+            and run.turn.principal.id == principal.id
+            and (run.deserted or not deserted)
+        ]
+        for run in runs:
+            run.stop.request("disconnected" if deserted else "user")
+        for run in runs:
+            await run.over.wait()
+
+    async def abandon(self, turn: Turn, error: ChatcoreError) -> None:
+        """Closes the row of a turn that was refused before its run began."""
+        await self._table.finish(turn.id, "failed", error.code, 0)
+
+    async def get(self, principal: Principal, run_id: str) -> RunRecord:
+        """What is known of a run. Raises NotFound."""
+        return await self._table.get(principal, run_id)
+
+    async def close(self) -> None:
+        """Ends all runs of this worker, with their text stored, and waits for their hooks."""
+        for run in self._live.values():
+            run.stop.request(SERVER_STOPPED)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def join(self, worker: str) -> None:
+        """Says under which name this worker leases its runs."""
+        self.worker = worker
+
+    async def keep(self, presence: Presence, *, retention: float) -> None:
+        """Renews the leases of this worker's runs, closes those of dead workers and drops old logs, until cancelled.
+
+        `retention` is for how many seconds after its end the log of a run is kept.
+        """
+        while True:
+            await asyncio.sleep(LEASE / 3)
+            try:
+                await self._table.renew(self.worker, list(self._live), lease())
+                await self.recover(presence.take_dead())
+                await self._table.prune(lease(-retention))
+            except ChatcoreError as error:
+                logger.error("the upkeep of runs failed: %s", error)  # noqa: TRY400  the error says it all
+
+    # --- one run ------------------------------------------------------------------------------------------------------
+
+    def _append(self, run: Run, events: Sequence[Event]) -> None:
+        run.append(events)
+        self._log.touch(run)
+
+    async def _generate(self, run: Run, provider: Provider) -> None:
+        """The task of a run: from the first call of the model to the `finish_turn` hooks."""
+        logs.place.set(logs.Place(run=run.turn.id))
+        usage: JsonObject | None = None
+        ended = RunEnded("failed", "internal")
+        try:
+            async for events in run_turn(run.turn, provider, self._conversations, run.stop):
+                for event in events:
+                    match event:
+                        case MessageStored():
+                            run.messages.append(event.message)
+                        case Usage():
+                            usage = event.usage
+                        case RunEnded():
+                            ended = event
+                self._append(run, events)
+        except Exception as error:  # noqa: BLE001  the run's boundary: readers and the database must learn of its end
+            self._append(run, [_told(run, error), ended])
+        await self._end(run, ended)
+        await self._plugins.finish(
+            run.turn,
+            TurnResult(
+                state=ended.state, reason=ended.reason, messages=tuple(run.messages), usage=usage
+            ),
+        )
+
+    async def _end(self, run: Run, ended: RunEnded) -> None:
+        try:
+            await self._log.finish(run)
+            await self._table.finish(run.turn.id, ended.state, ended.reason, len(run.events))
+        except ChatcoreError as error:
+            # The row stays as it is: its lease runs out and recovery closes it when the database can be written again.
+            logger.error("run %s has ended and could not be closed: %s", run.turn.id, error)  # noqa: TRY400
+        finally:
+            del self._live[run.turn.id]
+            run.over.set()
+
+    # --- runs of dead workers -----------------------------------------------------------------------------------------
+
+    async def recover(self, dead_workers: Sequence[str] = ()) -> int:
+        """Closes the runs whose lease has run out, or whose worker is known to be dead. Gives their number."""
+        records = await self._table.claim_expired(self.worker, datetime.now(UTC), lease(), dead_workers)
+        for record in records:
+            await self._close_abandoned(record)
+        return len(records)
+
+    async def _close_abandoned(self, record: RunRecord) -> None:
+        """Keeps the text that the log has of a broken-off run, marked, and ends the run as incomplete."""
+        owner = Principal(record.owner)
+        rows = await self._table.log(owner, record.id, 0)
+        events = [event for row in rows for event in eventlog.unpack(row.data)]
+        ended = events[-1] if events and isinstance(events[-1], RunEnded) else None
+        if ended is None:
+            ended = RunEnded("incomplete", SERVER_STOPPED)
+            stored = await self._conversations.recover_answer(
+                owner, record.conversation_id, record.id, record.question, _unfinished(record, events)
+            )
+            rest: list[Event] = [*(MessageStored(message) for message in stored[:1]), ended]
+            last = rows[-1].last if rows else 0
+            await self._table.append([LogRow(record.id, last + 1, last + len(rest), eventlog.pack(rest))])
+            events += rest
+            logger.warning("run %s was broken off by the end of its server; its text is kept", record.id)
+        await self._table.finish(record.id, ended.state, ended.reason, len(events))
+
+
+def _unfinished(record: RunRecord, events: Sequence[Event]) -> list[NewMessage]:
+    """The rows of the answer that was being written when the log ended; none if it had not begun."""
+    answer = Answer()
+    for event in events:
+        if isinstance(event, MessageStored):
+            answer = Answer()
+        else:
+            answer.add([event])
+    if answer.empty:
+        return []
+    return answer_messages(answer, wire.structure(record.turn, Origin), partial=True, not_run=UNKNOWN_OUTCOME)
+
+
+def _told(run: Run, error: Exception) -> Failed:
+    if isinstance(error, ChatcoreError):
+        return failed(error)
+    logger.exception("run %s failed", run.turn.id)
+    return Failed("The answer failed for a reason that is in the server's log.")
+
+
+def lease(seconds: float = LEASE) -> datetime:
+    """Until when a run belongs to a worker that says so now."""
+    return datetime.now(UTC) + timedelta(seconds=seconds)

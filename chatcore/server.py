@@ -1,0 +1,118 @@
+"""The server process: an app on a socket, from the first signal to the last frame.
+
+hypercorn runs in this process through `worker_serve`; its own command line loses open streams when it stops.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from socket import socket
+
+from hypercorn.asyncio.run import worker_serve
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.config import Sockets
+from hypercorn.utils import wrap_app
+from quart import Quart
+
+from chatcore import logs
+from chatcore.app import create_app, opened
+from chatcore.config import Config, Loaded
+from chatcore.errors import ConfigError
+from chatcore.state import State
+
+logger = logging.getLogger(__name__)
+
+DRAIN_TIME = 4.0
+"""Seconds that running answers have to store what they have when the server stops."""
+
+
+def run(loaded: Loaded) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+        PluginError: a plugin stops the start.
+        DatabaseError: the database cannot be opened.
+    """
+    logs.configure(loaded.config.log_level, loaded.config.log_format)
+    app = create_app(loaded)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve_until_signal(app, loaded.config))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  not there on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve_until_signal(app: Quart, config: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await serve(app, config, listen(config), until=stop.wait)
+
+
+def listen(config: Config) -> Sockets:
+    """The sockets of the configured address.
+
+    Raises:
+        ConfigError: the address is taken, or not this machine's.
+    """
+    try:
+        return _hypercorn(config).create_sockets()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {config.host} port {config.port}: {error.strerror or error}",
+            hint="choose another with --port",
+        ) from error
+
+
+async def serve(app: Quart, config: Config, sockets: Sockets, *, until: Callable[[], Awaitable[object]]) -> None:
+    """Serves an app until `until` returns; then ends streams, runs, plugins and database, in this order."""
+    state: State = app.extensions["chatcore"]
+
+    async def shutdown() -> None:
+        _announce(state, config, [*sockets.secure_sockets, *sockets.insecure_sockets])
+        await until()
+        logger.info("stopping: %d answers under way", state.runs.count)
+        state.streams.drain()
+        try:
+            async with asyncio.timeout(DRAIN_TIME):
+                await state.runs.close()
+        except TimeoutError:
+            logger.warning("%d answers did not end in time; they are closed at the next start", state.runs.count)
+
+    async with opened(app):
+        wrapped = wrap_app(app, config.max_body, "asgi")
+        await worker_serve(wrapped, _hypercorn(config), sockets=sockets, shutdown_trigger=shutdown)
+
+
+def _hypercorn(config: Config) -> HypercornConfig:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    settings = HypercornConfig()
+    settings.bind = [f"{host}:{config.port}"]
+    settings.backlog = 4096
+    settings.graceful_timeout = 1.0
+    settings.include_server_header = False
+    settings.errorlog = logging.getLogger("chatcore.http1")
+    settings.certfile = str(config.certfile) if config.certfile else None
+    settings.keyfile = str(config.keyfile) if config.keyfile else None
+    return settings
+
+
+def _announce(state: State, config: Config, sockets: Sequence[socket]) -> None:
+    """Says where the server is, what it consists of, and what is missing for more."""
+    scheme = "https" if config.certfile else "http"
+    for address in [sock.getsockname() for sock in sockets]:
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        logger.info("listening on %s://%s:%d", scheme, host, address[1])
+    rows = state.plugins.rows
+    logger.info("plugins: %s", ", ".join(row.name for row in rows if row.state == "on" and not row.builtin) or "none")
+    for row in rows:
+        if row.state in ("off", "failed"):
+            logger.info("plugin %s is %s: %s", row.name, row.state, row.reason)

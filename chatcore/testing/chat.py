@@ -1,0 +1,146 @@
+"""A whole server for a test: on a real socket, with a database of its own, and without a network."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from chatcore import sse, wire
+from chatcore.config import Config, Loaded
+from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.testing.scripted import ScriptedProvider
+
+if TYPE_CHECKING:
+    import httpx
+    from quart import Quart
+
+
+@attrs.frozen
+class Frame:
+    """One event of a stream as a client sees it. `data` is parsed, except for `[DONE]`."""
+
+    event: str
+    data: Any
+    id: str | None = None
+
+
+@attrs.frozen
+class Reply:
+    """What a client got for a message."""
+
+    frames: tuple[Frame, ...]
+    run_id: str
+    session_id: str
+
+    @property
+    def text(self) -> str:
+        """The answer's text."""
+        return "".join(
+            choice["delta"]["content"]
+            for frame in self.named("message")
+            if frame.data != "[DONE]"
+            for choice in frame.data["choices"]
+            if isinstance(choice["delta"].get("content"), str)
+        )
+
+    def named(self, event: str) -> list[Frame]:
+        """The frames of one name."""
+        return [frame for frame in self.frames if frame.event == event]
+
+
+@attrs.frozen
+class Chat:
+    """A running server, and a client of it. `client` speaks to it over its socket."""
+
+    app: "Quart"
+    url: str
+    client: "httpx.AsyncClient"
+    provider: ScriptedProvider
+
+    async def say(self, text: str, *, session_id: str = "", **fields: Any) -> Reply:
+        """Sends a message and reads the whole answer. `fields` go into the request's body.
+
+        Raises:
+            AssertionError: the request was refused; the text has the answer's body.
+        """
+        session_id = session_id or f"session_{id(object()):x}{len(self.provider.requests)}"
+        body = {"messages": [{"role": "user", "content": text}], "session_id": session_id, **fields}
+        async with self.client.stream("POST", "/api/chat/stream", json=body) as response:
+            content = await response.aread()
+            assert response.status_code == 200, content.decode()  # noqa: S101  a test kit speaks in assertions
+        return Reply(frames(content), response.headers["Chatcore-Run-Id"], session_id)
+
+
+def frames(content: bytes) -> tuple[Frame, ...]:
+    """The frames of a stream that was read to its end."""
+    parser = sse.Parser()
+    events = [*parser.feed(content), *parser.close()]
+    return tuple(
+        Frame(event.event, "[DONE]" if event.data == b"[DONE]" else wire.loads(event.data), event.id)
+        for event in events
+    )
+
+
+@asynccontextmanager
+async def running_chat(
+    directory: Path,
+    *plugins: type[Plugin[Any]],
+    provider: ScriptedProvider | None = None,
+    config: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> AsyncIterator[Chat]:
+    """A server with the built-in plugins, those given, and a scripted provider; none that is merely installed.
+
+    Args:
+        directory: the runtime data.
+        plugins: plugin classes; each is named like its class, in lower case.
+        provider: what answers; one that says "ok" if there is none.
+        config: fields of `Config` that differ from the defaults. The server is strict unless this says otherwise.
+        settings: the settings of the first plugin.
+    """
+    import httpx  # noqa: PLC0415  the kit is imported by every pytest run, most of which start no server
+
+    from chatcore.app import create_app  # noqa: PLC0415
+    from chatcore.server import listen, serve  # noqa: PLC0415
+
+    provider = provider or ScriptedProvider()
+    values = Config(**{"data": directory, "port": 0, "strict": True, **(config or {})})
+    tables = {plugins[0].__name__.lower(): dict(settings)} if plugins and settings else {}
+    loaded = Loaded(config=values, plugins=tables)
+    named = [("scripted", _plugin_of(provider)), *((plugin.__name__.lower(), plugin) for plugin in plugins)]
+    app = create_app(loaded, plugins=named, discover=False)
+    sockets = listen(values)
+    stop, ready = asyncio.Event(), asyncio.Event()
+
+    async def until() -> None:
+        ready.set()
+        await stop.wait()
+
+    server = asyncio.create_task(serve(app, values, sockets, until=until))
+    came = asyncio.create_task(ready.wait())
+    await asyncio.wait([server, came], return_when=asyncio.FIRST_COMPLETED)
+    came.cancel()
+    if server.done():
+        server.result()
+    host, port = sockets.insecure_sockets[0].getsockname()[:2]
+    url = f"http://{host}:{port}"
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+            yield Chat(app, url, client, provider)
+    finally:
+        stop.set()
+        await server
+
+
+def _plugin_of(provider: ScriptedProvider) -> type[Plugin[NoSettings]]:
+    class Scripted(Plugin[NoSettings]):
+        """Answers by script."""
+
+        @hookimpl
+        def register_providers(self) -> list[ScriptedProvider]:
+            return [provider]
+
+    return Scripted

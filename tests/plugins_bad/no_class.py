@@ -1,0 +1,3 @@
+"""No plugin at all."""
+
+answer = 42
