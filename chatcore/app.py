@@ -16,7 +16,7 @@ from chatcore import logs, wire
 from chatcore.access import Access
 from chatcore.builtin import BUILTINS
 from chatcore.config import Config, Loaded
-from chatcore.database import Conversations, Database
+from chatcore.database import Conversations, Database, Documents, RecentDocuments
 from chatcore.errors import (
     ChatcoreError,
     NotFound,
@@ -62,6 +62,7 @@ def create_app(
         plugins=loading,
         database=database,
         conversations=Conversations(database),
+        documents=RecentDocuments(Documents(database)),
         runs=Runs(database, loading, strict=config.durability == "strict"),
         streams=Streams(),
         access=Access(config, lambda: loading.registry.authenticators.values()),
@@ -148,7 +149,8 @@ def _violation(problem: Problem) -> dict[str, Any]:
     """One wrong path in the form that the clients know: `loc` is the path in pieces."""
     pieces = re.findall(r"[^.\[\]]+", problem.path.removeprefix("$"))
     loc = [int(piece) if piece.isdigit() else piece for piece in pieces]
-    return {"type": "value_error", "loc": ["body", *loc], "msg": problem.message, "path": problem.path}
+    loc = loc if loc[:1] == ["query"] else ["body", *loc]
+    return {"type": "value_error", "loc": loc, "msg": problem.message, "path": problem.path}
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -5,7 +5,7 @@ OpenAPI file (August 2026), in recorded streams, and in what vLLM, llama-server 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -138,8 +138,16 @@ class ChunkReader:
         self.done = True
         return found
 
-    def finish(self, generation_id: str | None = None, routing: JsonObject | None = None) -> list[ModelEvent]:
-        """The events that end a complete answer; none if the stream ended without saying that it is complete."""
+    def finish(
+        self,
+        generation_id: str | None = None,
+        routing: JsonObject | None = None,
+        public_id: Callable[[str], str] = str,
+    ) -> list[ModelEvent]:
+        """The events that end a complete answer; none if the stream ended without saying that it is complete.
+
+        `public_id` gives the id by which the outside knows the model that the server names.
+        """
         found: list[ModelEvent] = []
         if not self.complete:
             return found
@@ -149,7 +157,7 @@ class ChunkReader:
         found.append(
             Finish(
                 self._finish_reason or "stop",
-                model=_name(names.model),
+                model=public_id(str(names.model)) if names.model else None,
                 provider=_name(names.provider),
                 generation_id=generation_id or _name(names.id),
                 routing=routing,

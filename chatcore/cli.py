@@ -55,7 +55,7 @@ def plugin_commands(ctx: click.Context) -> Mapping[str, click.Command]:
 
 def _help_all(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        click.echo(ctx.get_help())
+        click.echo(ctx.get_help() + "\n")
         formatter = ctx.make_formatter()
         with formatter.section("Commands of plugins"):
             commands = sorted(plugin_commands(ctx).items())
@@ -69,7 +69,7 @@ def _help_all(ctx: click.Context, _option: click.Parameter, wanted: bool) -> Non
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Plugins add commands of their own, such as 'chat' and 'tokens': --help-all lists them too.",
 )
-@click.version_option(package_name="chatcore")
+@click.version_option(package_name="chatcore", prog_name="chatcore")
 @click.option(
     "--help-all", is_flag=True, expose_value=False, callback=_help_all, help="Show this message with all commands."
 )

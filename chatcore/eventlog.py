@@ -5,6 +5,7 @@ longer than a day after the run; it may change from one version to the next only
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -50,7 +51,7 @@ _PLAIN: dict[str, type[Any]] = {
 }
 # Their fields are values of our own, which go through the converter.
 _RICH: dict[str, type[Any]] = {cls.__name__: cls for cls in (MessageStored, ToolStarted, ToolFinished)}
-_FIELDS = {cls: tuple(field.name for field in attrs.fields(cls)) for cls in _PLAIN.values()}
+_FIELDS = {cls: attrgetter(*(field.name for field in attrs.fields(cls))) for cls in _PLAIN.values()}
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -69,9 +70,7 @@ def unpack(data: bytes) -> list[Event]:
 def _row(event: Event) -> list[Any]:
     kind = type(event)
     fields = _FIELDS.get(kind)
-    if fields is None:
-        return [kind.__name__, wire.unstructure(event)]
-    return [kind.__name__, *(getattr(event, name) for name in fields)]
+    return [kind.__name__, *fields(event)] if fields else [kind.__name__, wire.unstructure(event)]
 
 
 def _event(row: list[Any]) -> Event:

@@ -48,9 +48,9 @@ def failure_of(value: object) -> Failure:
         return Failure(message=_short(value))
     metadata, availability = _object(value.get("metadata")), _object(value.get("availability"))
     code = value.get("code")
-    kinds = (metadata.get("error_type"), value.get("error_type"), availability.get("error_type"))
-    kinds += (availability.get("code"), value.get("type"), code)
-    codes = (code, value.get("http_status"), value.get("status"), availability.get("http_status"))
+    kinds = [where.get("error_type") for where in (metadata, value, availability)]
+    kinds += [availability.get("code"), value.get("type"), code]
+    codes = [code, value.get("http_status"), value.get("status"), availability.get("http_status")]
     return Failure(
         message=_short(value.get("message") or value.get("detail") or value),
         status=next(filter(None, map(_status, codes)), None),

@@ -40,7 +40,7 @@ class Timeouts:
 def make_client(
     *, base_url: str = "", headers: Mapping[str, str] | None = None, timeouts: Timeouts | None = None
 ) -> "httpx.AsyncClient":
-    """A client. Whoever makes it closes it (`await client.aclose()`), which ends the requests that still run.
+    """A client. Whoever makes it closes it: `await client.aclose()`, after the responses that are still being read.
 
     It keeps no cookies, follows no redirects, reads no proxy settings, asks for no compression, and never lets a
     request wait for a free connection: how much goes out at once is for those to decide who ask.
@@ -68,7 +68,7 @@ def failures() -> tuple[type[Exception], ...]:
     import httpx  # noqa: PLC0415  slow, see above
 
     # httpx-aiohttp leaves some of aiohttp's errors as they are, such as that for an answer that is not HTTP.
-    return (httpx.HTTPError, aiohttp.ClientError, OSError)
+    return (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError)
 
 
 def content(body: bytes) -> "bytes | AsyncIterator[bytes]":

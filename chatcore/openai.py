@@ -14,6 +14,7 @@ A plugin yields an instance from `register_providers` and, so that it is closed 
 import asyncio
 import logging
 import random
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from itertools import count
@@ -28,10 +29,11 @@ from chatcore.errors import ConfigError, ProviderError, ProviderRefused, Provide
 from chatcore.failure import UNREADABLE, Failure, failure_of_response
 from chatcore.http import Timeouts, content, failures, make_client
 from chatcore.kept import Kept
+from chatcore.payload import message_json, tool_json
 from chatcore.protocols import Health
 from chatcore.secrets import Secret
-from chatcore.tools import JsonObject, Tool, ToolCall
-from chatcore.types import Message, Model, ModelEvent, ModelRequest
+from chatcore.tools import JsonObject
+from chatcore.types import Model, ModelEvent, ModelRequest
 
 if TYPE_CHECKING:
     import httpx
@@ -76,7 +78,7 @@ class OpenAIProvider:
         catalogue_ttl: seconds for which the list of models is kept. While the server is down an older one is given.
 
     Raises:
-        ConfigError: `base_url` is not an HTTP URL.
+        ConfigError: `base_url` is not an HTTP URL, or a header cannot be sent.
     """
 
     routing_headers: ClassVar[tuple[str, ...]] = ("x-request-id", "via")
@@ -98,14 +100,17 @@ class OpenAIProvider:
         self.name = name
         self.open = open
         self.base_url = _checked(base_url, name)
-        self.default_model = default_model and self.public_id(self.upstream_id(default_model))
+        self.default_model = default_model and self._known_as(default_model)
         self.timeouts = timeouts or Timeouts()
         self._api_key = api_key
         self._extra_headers = dict(extra_headers or {})
+        _check_headers(OpenAIProvider.headers(self), name)
         self._retries = retries
         self._catalogue = Kept(f"the list of models of {name}", self._fetch_models, ttl=catalogue_ttl)
         self._client: httpx.AsyncClient | None = None
         self._making_client = asyncio.Lock()
+        self._answers: set[httpx.Response] = set()
+        self._closed = False
 
     # --- the protocol of a provider ---
 
@@ -147,6 +152,7 @@ class OpenAIProvider:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Self]:
         """The provider's time from the server's start to its stop, for `register_lifespans`."""
+        self._closed = False
         warming_up = asyncio.create_task(self._warm_up())
         try:
             yield self
@@ -155,8 +161,11 @@ class OpenAIProvider:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes the connections, also those of answers that are still coming."""
+        """Closes the connections. Answers that are still coming break off."""
+        self._closed = True
         self._catalogue.close()
+        for response in tuple(self._answers):  # aiohttp leaves a read waiting whose session is closed
+            await response.aclose()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -170,7 +179,7 @@ class OpenAIProvider:
         if model:
             payload["model"] = self.upstream_id(model)
         if request.tools:
-            payload["tools"] = [*(request.parameters.get("tools") or ()), *map(_tool_json, request.tools)]
+            payload["tools"] = [*(request.parameters.get("tools") or ()), *map(tool_json, request.tools)]
         payload["messages"] = [message_json(message) for message in request.messages]
         payload["stream"] = True
         return payload
@@ -226,6 +235,7 @@ class OpenAIProvider:
         response = await self._send("POST", "chat/completions", body=body, accept="text/event-stream")
         reader = ChunkReader(first_call=sum(len(message.tool_calls) for message in request.messages))
         begun = False
+        self._answers.add(response)
         try:
             async with aclosing(response), aclosing(self._events(response, reader)) as batches:
                 async for events in batches:
@@ -237,9 +247,11 @@ class OpenAIProvider:
             if not reader.complete:
                 message = f"{self.name}: the answer broke off: {_cause(error)}"
                 raise StreamBroken(message, kind="timeout" if _timed_out(error) else "cut_off") from error
+        finally:
+            self._answers.discard(response)
         if reader.failure is not None:
             raise self._error(reader.failure, begun=begun)
-        if ending := reader.finish(response.headers.get("x-generation-id"), self._routing(response)):
+        if ending := reader.finish(response.headers.get("x-generation-id"), self._routing(response), self._known_as):
             yield ending
 
     async def _events(
@@ -275,14 +287,13 @@ class OpenAIProvider:
         accept: str = "application/json",
     ) -> "httpx.Response":
         """Sends a request and gives the response, if it is a success; its body has not been read yet."""
-        client = await self._connected()
         headers = {"accept": accept, **self.headers()}
         if body is not None:
             headers |= {"content-type": "application/json", "content-length": str(len(body))}
-        request = client.build_request(
-            method, path, params=params, headers=headers, content=None if body is None else content(body)
-        )
+        sent = None if body is None else content(body)
         try:
+            client = await self._connected()
+            request = client.build_request(method, path, params=params, headers=headers, content=sent)
             # The transport's own limits do not cover a server that does not read the request.
             async with asyncio.timeout(self.timeouts.connect + self.timeouts.first_byte):
                 response = await client.send(request, stream=True)
@@ -312,6 +323,8 @@ class OpenAIProvider:
     async def _connected(self) -> "httpx.AsyncClient":
         """The client, made when it is first needed."""
         async with self._making_client:
+            if self._closed:
+                raise ProviderUnavailable(f"{self.name} is closed", kind="closed")
             if self._client is None:
                 self._client = await asyncio.to_thread(make_client, base_url=self.base_url, timeouts=self.timeouts)
             return self._client
@@ -327,6 +340,10 @@ class OpenAIProvider:
         return tuple(
             self.model_from(info) for info in entries if isinstance(info, dict) and isinstance(info.get("id"), str)
         )
+
+    def _known_as(self, model: str) -> str:
+        # Some servers are told to name a model as chatcore does.
+        return self.public_id(self.upstream_id(model))
 
     def _routing(self, response: "httpx.Response") -> JsonObject | None:
         return {key: value for key, value in response.headers.items() if key.startswith(self.routing_headers)} or None
@@ -368,41 +385,6 @@ class OpenAIProvider:
         )
 
 
-# --- the JSON of a request --------------------------------------------------------------------------------------------
-
-
-def message_json(message: Message) -> dict[str, Any]:
-    """A message as the server is sent it. What only chatcore knows of it is left out.
-
-    `reasoning_details` go back as they came. A model that gave only text as its reasoning gets that, beside tool calls.
-    """
-    sent: dict[str, Any] = {**message.extra, "role": message.role, "content": message.content}
-    if message.tool_calls:
-        sent["tool_calls"] = [_call_json(call) for call in message.tool_calls]
-        if message.reasoning and not message.reasoning_details:
-            sent["reasoning"] = message.reasoning
-    for key in ("name", "tool_call_id", "reasoning_details", "annotations", "images"):
-        if value := getattr(message, key):
-            sent[key] = value
-    return sent
-
-
-def _call_json(call: ToolCall) -> JsonObject:
-    arguments = call.arguments
-    try:
-        msgspec.json.decode(arguments, type=dict[str, Any])
-    except ValueError:
-        # Of an answer that broke off. Servers that translate the call refuse arguments that are not an object, and with
-        # them every later request of the conversation.
-        arguments = wire.dumps({"unreadable": arguments} if arguments.strip() else {}).decode()
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
-
-
-def _tool_json(tool: Tool) -> JsonObject:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
-
-
 def supports_tools(info: JsonObject) -> bool | None:
     """Whether a model's entry says that it can call tools; None if it says nothing about it."""
     said = [info[key] for key in ("tools", "functions", "supports_tools", "supports_functions") if key in info]
@@ -418,8 +400,8 @@ def supports_tools(info: JsonObject) -> bool | None:
 def _checked(base_url: str, name: str) -> str:
     try:
         parts = urlsplit(base_url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
-        usable = usable and parts.port != 0
+        usable = parts.scheme in ("http", "https") and parts.username is None and parts.port != 0
+        usable = usable and parts.hostname is not None and not re.search(r"[\s%]|^$", parts.hostname)
     except ValueError:
         usable = False
     if not usable:
@@ -428,6 +410,15 @@ def _checked(base_url: str, name: str) -> str:
             hint="Write it as http://host:port/v1 or https://host/v1, without a user name in it.",
         )
     return base_url
+
+
+def _check_headers(headers: Mapping[str, str], name: str) -> None:
+    for header, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigError(
+                f"the header {header} of {name} cannot be sent",
+                hint="It has a line break or a letter that is not ASCII in it. Was a key copied with something else?",
+            )
 
 
 # --- reading responses ------------------------------------------------------------------------------------------------
@@ -464,8 +455,8 @@ def _cause(error: Exception) -> str:
 
 def _delay(error: ProviderUnavailable, attempt: int) -> float | None:
     """Seconds until the next try; None if there is to be none."""
-    if error.kind == "timeout":
-        return None  # who has waited that long is not to wait as long again
+    if error.kind in ("timeout", "closed"):  # who has waited that long is not to wait as long again
+        return None
     if error.retry_after is not None:
         return error.retry_after if error.retry_after <= LONGEST_DELAY else None
     return FIRST_DELAY * (1 << attempt) * random.uniform(0.5, 1.0)  # noqa: S311  spreads retries; not a secret

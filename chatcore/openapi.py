@@ -94,7 +94,8 @@ class describe:  # noqa: N801 - it is used as a decorator
 def document(app: Quart, *, title: str, version: str) -> dict[str, Any]:
     """The OpenAPI document of all HTTP routes of an application, but for static files.
 
-    A view that describes itself with a type that has no form in JSON is logged, and appears as if it said nothing.
+    A view that describes itself wrongly, as with a type that JSON does not have, is logged, and appears as if it said
+    nothing.
     """
     schemas = wire.Schemas()
     paths: dict[str, dict[str, Any]] = {}
@@ -132,8 +133,8 @@ def _operation(rule: Rule, view: Callable[..., Any], schemas: wire.Schemas) -> d
     blueprint = rule.endpoint.rpartition(".")[0]
     try:
         types = _types(rule, said, policy, schemas)
-    except (TypeError, NameError):
-        logger.exception("the route %s describes itself with a type that cannot be shown", rule.endpoint)
+    except (TypeError, ValueError, NameError):
+        logger.exception("the route %s describes itself in a way that cannot be shown", rule.endpoint)
         types = _types(rule, describe(), policy, schemas)
     return {
         **_texts(said, inspect.getdoc(view) or ""),

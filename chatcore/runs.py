@@ -8,12 +8,14 @@ writer brings it to the database in groups, from where every other worker, and t
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol, TypeAlias
 
 from chatcore import eventlog, logs, wire
 from chatcore.answer import Answer
-from chatcore.database import Conversations, Database, LogRow, NewMessage, RunRecord
+from chatcore.database import Begun, Conversations, Database, LogRow, NewMessage, RunRecord
 from chatcore.database import Runs as RunTable
 from chatcore.errors import ChatcoreError
 from chatcore.plugins import Plugins
@@ -301,13 +303,18 @@ class Runs:
         """How many turns are under way in this worker."""
         return len(self._live)
 
-    def start(self, turn: Turn, provider: Provider, *, new_conversation: bool, grace: float | None = None) -> Run:
-        """Starts the run of a turn whose row is in the database. `grace` as in `Run`."""
+    def start(
+        self, turn: Turn, provider: Provider, begun: asyncio.Future[Begun], *, grace: float | None = None
+    ) -> Run:
+        """Starts the run of a turn. Nothing of it is told before `begun`, its row in the database, is there.
+
+        `grace` as in `Run`.
+        """
         run = Run(turn, strict=self._strict, grace=grace)
         self._live[turn.id] = run
         run.watch_for_desertion()
-        self._append(run, [RunStarted(turn.id, turn.conversation_id, new_conversation)])
-        task = asyncio.create_task(self._generate(run, provider), name=f"run {turn.id}")
+        begun.add_done_callback(partial(self._began, run))
+        task = asyncio.create_task(self._generate(run, provider, begun), name=f"run {turn.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return run
@@ -390,30 +397,34 @@ class Runs:
         run.append(events)
         self._log.touch(run)
 
-    async def _generate(self, run: Run, provider: Provider) -> None:
+    def _began(self, run: Run, begun: asyncio.Future[Begun]) -> None:
+        if not begun.cancelled() and begun.exception() is None:
+            self._append(run, [RunStarted(run.turn.id, run.turn.conversation_id, begun.result().created)])
+
+    async def _generate(self, run: Run, provider: Provider, begun: asyncio.Future[Begun]) -> None:
         """The task of a run: from the first call of the model to the `finish_turn` hooks."""
         logs.place.set(logs.Place(run=run.turn.id))
         usage: JsonObject | None = None
         ended = RunEnded("failed", "internal")
         try:
-            async for events in run_turn(run.turn, provider, self._conversations, run.stop):
-                for event in events:
-                    match event:
-                        case MessageStored():
-                            run.messages.append(event.message)
-                        case Usage():
-                            usage = event.usage
-                        case RunEnded():
-                            ended = event
-                self._append(run, events)
+            async with aclosing(run_turn(run.turn, provider, self._conversations, begun, run.stop)) as batches:
+                async for events in batches:
+                    await begun
+                    for event in events:
+                        match event:
+                            case MessageStored():
+                                run.messages.append(event.message)
+                            case Usage():
+                                usage = event.usage
+                            case RunEnded():
+                                ended = event
+                    self._append(run, events)
         except Exception as error:  # noqa: BLE001  the run's boundary: readers and the database must learn of its end
             self._append(run, [_told(run, error), ended])
         await self._end(run, ended)
         await self._plugins.finish(
             run.turn,
-            TurnResult(
-                state=ended.state, reason=ended.reason, messages=tuple(run.messages), usage=usage
-            ),
+            TurnResult(state=ended.state, reason=ended.reason, messages=tuple(run.messages), usage=usage),
         )
 
     async def _end(self, run: Run, ended: RunEnded) -> None:

@@ -11,7 +11,7 @@ from chatcore.protocols import Provider
 if TYPE_CHECKING:
     from chatcore.access import Access
     from chatcore.config import Config
-    from chatcore.database import Conversations, Database
+    from chatcore.database import Conversations, Database, RecentDocuments
     from chatcore.lifespans import Lifespans
     from chatcore.plugins import Plugins
     from chatcore.registry import Registry
@@ -28,6 +28,7 @@ class State:
     plugins: "Plugins"
     database: "Database"
     conversations: "Conversations"
+    documents: "RecentDocuments"
     runs: "Runs"
     streams: "Streams"
     access: "Access"

@@ -7,14 +7,14 @@ is stored together with a place for each tool's answer, which says that the outc
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 
 from chatcore import wire
 from chatcore.answer import Answer
-from chatcore.database import Conversations, NewMessage
+from chatcore.database import Begun, Conversations, NewMessage
 from chatcore.errors import ChatcoreError, ProviderError, ProviderRefused, RequestError, StreamBroken, ToolFailed
 from chatcore.protocols import Provider
 from chatcore.tools import Invocation, JsonObject, Tool, ToolCall, ToolResult
@@ -87,11 +87,12 @@ class _Work:
     turn: Turn
     provider: Provider
     conversations: Conversations
+    begun: Awaitable[Begun]
     stop: Stop
     history: list[Message]
-    parent_id: int | None
     tools: tuple[Tool, ...]
     may_drop_tools: bool
+    last_id: int | None = None
     images: list[JsonObject] = attrs.field(factory=list)
     errors_in_a_row: int = 0
     attempts: Counter[str] = attrs.field(factory=Counter)
@@ -99,9 +100,11 @@ class _Work:
 
 
 async def run_turn(
-    turn: Turn, provider: Provider, conversations: Conversations, stop: Stop
-) -> AsyncIterator[Sequence[Event]]:
+    turn: Turn, provider: Provider, conversations: Conversations, begun: Awaitable[Begun], stop: Stop
+) -> AsyncGenerator[Sequence[Event], None]:
     """Answers a turn. The last event is `RunEnded`, whatever happens to the model or its tools.
+
+    `begun` is what is stored of the turn already, or about to be: the answer hangs on the last message of its path.
 
     Raises:
         DatabaseError: a message could not be stored. Nothing after that is told.
@@ -111,9 +114,9 @@ async def run_turn(
         turn=turn,
         provider=provider,
         conversations=conversations,
+        begun=begun,
         stop=stop,
         history=list(turn.history),
-        parent_id=turn.parent_id,
         tools=() if tool_choice == "none" else tuple(turn.tools.values()),
         may_drop_tools=tool_choice in (None, "auto"),
     )
@@ -242,11 +245,10 @@ async def _store_answer(work: _Work, answer: Answer, ending: _Ending | None) -> 
         partial=ending is not None and ending.state != "completed",
         not_run=None if ending is None else ending.not_run,
     )
-    stored = await work.conversations.add_answer(
-        work.turn.principal, work.turn.conversation_id, work.parent_id, messages
-    )
+    parent_id = work.last_id or (await work.begun).path[-1].id
+    stored = await work.conversations.add_answer(work.turn.principal, work.turn.conversation_id, parent_id, messages)
     work.history.append(messages[0].message)
-    work.parent_id = stored[-1].id
+    work.last_id = stored[-1].id
     return stored
 
 

@@ -131,9 +131,8 @@ class Limits:
 class Turn:
     """A question and everything needed to answer it. `prepare_turn` hooks give back changed copies (`attrs.evolve`).
 
-    `history` is what the model is given: system prompt, earlier messages, the new ones. `parent_id` is the stored
-    message that the answer hangs on. `tools` is a snapshot by name: what it holds may be called, nothing else.
-    `metadata` is the request's own, never sent upstream.
+    `history` is what the model is given: system prompt, earlier messages, the new ones. `tools` is a snapshot by name:
+    what it holds may be called, nothing else. `metadata` is the request's own, never sent upstream.
     """
 
     id: str
@@ -142,7 +141,6 @@ class Turn:
     model: str
     provider: str
     history: tuple[Message, ...]
-    parent_id: int | None = None
     parameters: JsonObject = attrs.field(factory=dict)
     tools: Mapping[str, Tool] = attrs.field(factory=dict)
     limits: Limits = attrs.field(factory=Limits)

@@ -469,7 +469,9 @@ def test_indexes_need_not_begin_at_zero_or_be_in_order() -> None:
 def test_a_fragment_with_nothing_in_it() -> None:
     """No function, a null function, no fragments: nothing happens."""
     answer = Answer()
-    answer.add(say({"tool_calls": [{"index": 0, "id": "x", "function": None}]}, {"tool_calls": []}, {"tool_calls": None}))
+    answer.add(
+        say({"tool_calls": [{"index": 0, "id": "x", "function": None}]}, {"tool_calls": []}, {"tool_calls": None})
+    )
     assert answer.empty is False
     assert answer.tool_calls == (ToolCall("x", "", "{}"),)
 

@@ -230,6 +230,11 @@ def test_limits_of_a_turn_are_those_of_the_types() -> None:
     assert Config(hops=2, cost=0.5).limits == Limits(hops=2, cost=0.5)
 
 
+def test_the_time_zone_is_one() -> None:
+    """As the standard library has them."""
+    assert Config(timezone="Europe/Vienna").zone.key == "Europe/Vienna"
+
+
 def test_every_setting_is_explained() -> None:
     """In a sentence."""
     for one in options(Config):

@@ -66,7 +66,7 @@ def test_texts_are_cut() -> None:
         (b'{"error": {"message": "no"}}', {}, "no"),
         (b"", {}, "HTTP 502"),
         (b"upstream connect error", {}, "HTTP 502: upstream connect error"),
-        (b"<html><head><TITLE>\n openrouter.ai | 502: Bad gateway </title>", {}, "HTTP 502: openrouter.ai | 502: Bad gateway"),
+        (b"<html><head><TITLE>\n a.example | 502: Bad gateway </title>", {}, "HTTP 502: a.example | 502: Bad gateway"),
         (b" <!doctype html><p>no", {}, "HTTP 502: a page of HTML"),
         (b"\xff\xfe", {}, "HTTP 502: \ufffd\ufffd"),
         (b"[" * 100_000, {}, "HTTP 502: " + "[" * 990 + "…"),

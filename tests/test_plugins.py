@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from chatcore.config import Config, Loaded
-from chatcore.database.handle import Database
+from chatcore.database import Database
 from chatcore.errors import ConfigError, DatabaseError, DuplicateName, NotFound, PluginError
 from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.lifespans import Lifespans
 from chatcore.plugins import Plugins, find
 from chatcore.tools import Invocation, Tool, ToolCall
 
@@ -284,11 +285,12 @@ def test_a_file_may_be_loaded_by_two_apps(load):
     assert type(one.plugin) is not type(two.plugin)
 
 
-def test_the_order_is_that_of_the_configuration_then_by_name_then_built_in(load):
+def test_the_order_is_that_of_the_configuration_then_built_in_then_by_name(load):
     """So it is the same on every machine."""
     texts = {name: TOOL.format(cls=name.upper(), tool=name) for name in ("c", "a", "b")}
-    plugins = load(texts=texts, builtins=[("good", Good)], order=("b", "good"))
-    assert [row.name for row in plugins.rows if row.state == "on"] == ["b", "good", "a", "c"]
+    builtins = [("z", Good), ("y", Plugin)]
+    plugins = load(texts=texts, builtins=builtins, order=("c", "y"))
+    assert [row.name for row in plugins.rows if row.state == "on"] == ["c", "y", "z", "a", "b"]
 
 
 def test_a_class_in_hand_can_be_given(load):
@@ -448,7 +450,6 @@ EVERYTHING = """
         async def wait(self) -> str:
             '''Waits until it may go.'''
             await self.go.wait()
-            assert not self.closed.is_set()
             return "gone"
 
         @hookimpl
@@ -482,7 +483,7 @@ EVERYTHING = """
 
 
 async def test_a_plugin_that_is_taken_out_leaves_nothing_behind(load):
-    """No contribution, no hook, no module, no account, no open lifespan, not even itself."""
+    """No contribution, no hook, no module, no account, and when its lifespan is closed not even itself."""
     modules = set(sys.modules)
     plugins = load(texts={"everything": EVERYTHING})
     row = row_of(plugins, "everything")
@@ -501,11 +502,11 @@ async def test_a_plugin_that_is_taken_out_leaves_nothing_behind(load):
     ]
     closed, gone = row.plugin.closed, weakref.ref(row.plugin)
     del row
-    async with plugins.lifespans():
-        listed = next(listed for listed in plugins.table() if listed["name"] == "everything")
-        assert listed["lifespans"] == {"everything.opened": "ready"}
-        assert await plugins.unload("everything")
-        assert closed.is_set()
+    lifespans = Lifespans()
+    await lifespans.start(plugins.registry.of("lifespan"))
+    assert await plugins.unload("everything")
+    await lifespans.stop("everything")
+    assert closed.is_set()
     gc.collect()
     assert gone() is None
     assert not plugins.registry.by("everything")
@@ -515,21 +516,19 @@ async def test_a_plugin_that_is_taken_out_leaves_nothing_behind(load):
     assert (row_of(plugins, "everything").state, row_of(plugins, "everything").reason) == ("disabled", "unloaded")
 
 
-async def test_calls_under_way_end_before_their_plugin_closes(load):
+async def test_calls_under_way_end_before_their_plugin_goes(load):
     """Nobody finds the tool any more, and who is in it gets the answer."""
     plugins = load(texts={"everything": EVERYTHING})
     plugin = row_of(plugins, "everything").plugin
-    async with plugins.lifespans():
-        call = asyncio.create_task(plugins.registry.tools()["wait"].run(invocation()))
-        await asyncio.sleep(0)
-        out = asyncio.create_task(plugins.unload("everything"))
-        await asyncio.sleep(0)
-        assert not plugins.registry.tools()
-        assert not out.done()
-        plugin.go.set()
-        assert (await call).text == "gone"
-        assert await out
-        assert plugin.closed.is_set()
+    call = asyncio.create_task(plugins.registry.tools()["wait"].run(invocation()))
+    await asyncio.sleep(0)
+    out = asyncio.create_task(plugins.unload("everything"))
+    await asyncio.sleep(0)
+    assert not plugins.registry.tools()
+    assert not out.done()
+    plugin.go.set()
+    assert (await call).text == "gone"
+    assert await out
 
 
 async def test_a_call_that_does_not_end_does_not_keep_its_plugin(load):

@@ -19,7 +19,11 @@ BOM = b"\xef\xbb\xbf"
 def parse(*pieces: bytes) -> list[Event]:
     """The events of a whole stream that comes in these pieces."""
     parser = Parser()
-    return [event for piece in pieces for event in parser.feed(piece)] + parser.close()
+    return feed(parser, *pieces) + parser.close()
+
+
+def feed(parser: Parser, *pieces: bytes) -> list[Event]:
+    return [event for piece in pieces for event in parser.feed(piece)]
 
 
 def data(*pieces: bytes) -> list[bytes]:
@@ -65,11 +69,10 @@ def test_recorded_streams_are_the_same_however_they_are_cut(fixture: Path, line_
         assert parse(stream[:i], stream[i:]) == expected
 
 
-TOKENS = st.sampled_from(
-    [b"data", b"data: ", b"data:", b": hello", b"event: ping", b"event:", b"id: 7", b"id", b"id: \0", b"retry: 10"]
-    + [b"\n", b"\r", b"\r\n", b"\n\n", b":", b" ", BOM, b"\xff", b"\xe2\x80", b"\0", b"x", b"[DONE]"]
-    + ["é".encode(), "日本".encode(), "😀".encode(), "\u2028".encode(), "\x85".encode(), b"\x0b\x0c\x1c"]
-)
+FIELDS = [b"data", b"data: ", b"data:", b": hello", b"event: ping", b"event:", b"id: 7", b"id", b"id: \0", b"retry: 10"]
+BREAKS = [b"\n", b"\r", b"\r\n", b"\n\n"]
+BYTES = [b":", b" ", BOM, b"\xff", b"\xe2\x80", b"\0", b"x", b"[DONE]", "é日😀\u2028\x85\x0b\x0c\x1c".encode()]
+TOKENS = st.sampled_from([*FIELDS, *BREAKS, *BYTES])
 
 
 @given(st.lists(TOKENS, max_size=25).map(b"".join), st.data())
@@ -80,7 +83,7 @@ def test_it_agrees_with_the_standard(stream: bytes, draw: st.DataObject) -> None
     cuts = sorted(draw.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
 
-    assert [event for piece in pieces for event in parser.feed(piece)] == expected
+    assert feed(parser, *pieces) == expected
 
 
 @given(st.lists(TOKENS, max_size=25).map(b"".join))
@@ -170,16 +173,14 @@ def test_events_are_bounded(size: int) -> None:
     parser = Parser(limit=1000)
     stream = b"data: ok\n\n" * 300 + b"data: " + b"x" * 1000 + b"\n\n"
     with pytest.raises(StreamBroken, match="more than 1000 bytes"):
-        for i in range(0, len(stream), size):
-            parser.feed(stream[i : i + size])
+        feed(parser, *(stream[i : i + size] for i in range(0, len(stream), size)))
 
 
 def test_streams_are_bounded() -> None:
     """Comments count towards the size of the stream, so that nothing can go on for ever."""
     parser = Parser(total=100)
     with pytest.raises(StreamBroken, match="longer"):
-        for _ in range(60):
-            parser.feed(b":\n")
+        feed(parser, *[b":\n"] * 60)
 
 
 def test_a_large_event_takes_time_in_proportion() -> None:

@@ -43,7 +43,7 @@ class Stage:
 
     async def play(self, provider: ScriptedProvider) -> list[Event]:
         return [
-            event async for events in run_turn(self.turn, provider, self.conversations, self.stop) for event in events
+            event async for events in run_turn(self.turn, provider, self.conversations, ready(self.begun), self.stop) for event in events
         ]
 
     async def stored(self) -> list[StoredMessage]:
@@ -94,10 +94,15 @@ async def stage(database: Database) -> Stage:
         model="m",
         provider="scripted",
         history=(question,),
-        parent_id=begun.path[-1].id,
         tools=tools,
     )
     return Stage(conversations, begun, turn, Stop())
+
+
+def ready(begun: Begun) -> asyncio.Future[Begun]:
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(begun)
+    return future
 
 
 def of(kind: type[Any], events: list[Event]) -> list[Any]:
@@ -230,7 +235,7 @@ async def test_a_stop_keeps_what_was_said(stage: Stage) -> None:
     """The provider is closed, the text is stored as partial, the run ends as stopped."""
     provider = ScriptedProvider([text("Once upon"), asyncio.Event()])
     events: list[Event] = []
-    async for batch in run_turn(stage.turn, provider, stage.conversations, stage.stop):
+    async for batch in run_turn(stage.turn, provider, stage.conversations, ready(stage.begun), stage.stop):
         events += batch
         stage.stop.request("user")
     assert provider.closed.is_set()
@@ -255,7 +260,7 @@ async def test_a_stop_during_tools_answers_every_call(stage: Stage) -> None:
     stage.turn = attrs.evolve(stage.turn, tools={**stage.turn.tools, "endless": Tool.of(endless)})
     provider = ScriptedProvider([[*call("lookup", id="a", word="x"), *call("endless", id="b")]])
     events: list[Event] = []
-    async for batch in run_turn(stage.turn, provider, stage.conversations, stage.stop):
+    async for batch in run_turn(stage.turn, provider, stage.conversations, ready(stage.begun), stage.stop):
         events += batch
         if of(ToolFinished, list(batch)):
             await entered.wait()

@@ -8,7 +8,7 @@ from chatcore.builtin.disk import Disk
 from chatcore.builtin.echo import Echo
 from chatcore.builtin.library import Library
 from chatcore.builtin.models import Models
-#from chatcore.builtin.pages import Pages
+from chatcore.builtin.pages import Pages
 from chatcore.builtin.service import Service
 from chatcore.builtin.terminal import Terminal
 from chatcore.builtin.tokens import Tokens
@@ -21,7 +21,7 @@ BUILTINS: Sequence[tuple[str, type[Plugin[Any]]]] = (
     ("library", Library),
     ("tokens", Tokens),
     ("disk", Disk),
-#    ("pages", Pages),
+    ("pages", Pages),
     ("echo", Echo),
     ("terminal", Terminal),
 )

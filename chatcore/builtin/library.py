@@ -1,7 +1,6 @@
 """What clients keep on the server: their settings (contract §1.4)."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from quart import Blueprint, Response
@@ -9,19 +8,16 @@ from quart import Blueprint, Response
 from chatcore import wire
 from chatcore.access import authenticated, current_principal
 from chatcore.builtin.chat.settings import (
-    NAMESPACE,
     LlmSettings,
-    changed,
+    change_settings,
     client_named,
-    settings_of,
+    reset_settings,
     stored_settings,
 )
-from chatcore.database import Documents
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.openapi import describe
 from chatcore.requests import read_body
 from chatcore.state import current
-from chatcore.tools import JsonObject
 
 
 class Library(Plugin[NoSettings]):
@@ -47,21 +43,15 @@ async def read_llm(client_id: str) -> Response:
 @authenticated
 async def change_llm(client_id: str) -> Response:
     """Takes any of the fields. What is absent stays, null goes back to the default, unknown fields are ignored."""
-    client, changes, now = client_named(client_id), await read_body(dict[str, Any]), datetime.now(UTC)
-
-    def change(stored: JsonObject | None) -> JsonObject:
-        return changed(client, stored or {}, changes, now)
-
-    documents = Documents(current().database)
-    return _json(settings_of(client, await documents.update(current_principal(), NAMESPACE, client, change)))
+    client = client_named(client_id)
+    return _json(await change_settings(current(), current_principal(), client, await read_body(dict[str, Any])))
 
 
 @describe(summary="Set a client's settings back to the defaults", answer=LlmSettings, errors=(404,))
 @authenticated
 async def reset_llm(client_id: str) -> Response:
-    client = client_named(client_id)
-    await Documents(current().database).delete(current_principal(), NAMESPACE, client)
-    return _json(settings_of(client, {}))
+    """The clients are svelte, kiosk, voice and cli."""
+    return _json(await reset_settings(current(), current_principal(), client_named(client_id)))
 
 
 def _json(settings: LlmSettings) -> Response:

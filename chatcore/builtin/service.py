@@ -4,14 +4,16 @@ import base64
 from collections.abc import Iterable
 from importlib.metadata import version
 
-from quart import Blueprint, Response
+from quart import Blueprint, Response, g
 from quart.typing import ResponseReturnValue
 
 from chatcore import state
 from chatcore.access import authenticated, public
+from chatcore.builtin.chat.settings import stored_settings
 from chatcore.errors import ChatcoreError
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.openapi import describe
+from chatcore.types import Principal
 
 _TRANSPARENT_PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -53,9 +55,15 @@ async def health() -> ResponseReturnValue:
     return {
         "status": "ok",
         "default_model": default,
-        "active_model": default,
+        "active_model": await _svelte_model(server) or default,
         "providers": {name: {"state": known.state, "detail": known.detail} for name, known in states.items()},
     }
+
+
+async def _svelte_model(server: state.State) -> str | None:
+    """The model that the caller has set for the web page, if the caller is known."""
+    principal: Principal | None = g.get("principal")
+    return None if principal is None else (await stored_settings(server, principal, "svelte")).model
 
 
 def _default_model(server: state.State) -> str | None:

@@ -86,14 +86,13 @@ def _workspace(directory: Path) -> Path | None:
 
 
 def _next_steps(target: Path, *, in_workspace: bool) -> Iterator[str]:
-    try:
-        shown = target.resolve().relative_to(Path.cwd().resolve())
-    except ValueError:
-        shown = target
+    here = Path.cwd().resolve()
+    directory = target.resolve()
+    shown = f"./{directory.relative_to(here)}" if directory.is_relative_to(here) else str(directory)
     if in_workspace:
         yield f"uv run pytest {shown}"
-        yield f"uv add --dev ./{shown}"
+        yield f"uv add --dev {shown}"
     else:
-        yield f"pip install -e ./{shown}"
+        yield f"pip install -e {shown}"
         yield f"pytest {shown}"
     yield "chatcore plugins"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from chatcore.database.conversations import Begun, Conversation, ConversationRow, Conversations
     from chatcore.database.documents import Documents
     from chatcore.database.messages import NewMessage
+    from chatcore.database.recent import RecentDocuments
     from chatcore.database.runs import LogRow, NewRun, RunRecord, Runs
     from chatcore.database.tables import JsonField, Moment, Table
     from chatcore.database.tokens import TokenRecord, Tokens
@@ -28,6 +29,7 @@ __all__ = [
     "Moment",
     "NewMessage",
     "NewRun",
+    "RecentDocuments",
     "RunRecord",
     "Runs",
     "Table",
@@ -46,6 +48,7 @@ _MODULES = {
     "Moment": "tables",
     "NewMessage": "messages",
     "NewRun": "runs",
+    "RecentDocuments": "recent",
     "RunRecord": "runs",
     "Runs": "runs",
     "Table": "tables",

@@ -1,6 +1,6 @@
 """Conversations and their messages in the database."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -84,7 +84,8 @@ class Conversations:
 
         The conversation is made if there is none with this id; None gives it an id of 32 hexadecimal digits. The
         messages go to the end of the active path, or below message `after` (0: below none), which makes a new branch
-        the active one. A conversation without a title gets one from the first text of the user.
+        the active one. A system message that only repeats the last one of that path is not stored again. A
+        conversation without a title gets one from the first text of the user.
 
         Raises:
             NotFound: `after` is not a message of this conversation.
@@ -116,11 +117,18 @@ class Conversations:
         run_id: str,
         question: int | None,
         messages: Sequence[NewMessage],
+        *,
+        told: Collection[int] | None = None,
     ) -> tuple[StoredMessage, ...]:
         """Stores what is known of an answer that its worker did not live to end, below the last message of its run, or
-        below `question` if it has none. The places of its tools' answers stay as they are, and wait no longer."""
+        below `question` if it has none; if that is gone, nothing. The places of its tools' answers stay as they are,
+        and wait no longer.
+
+        `told` are the messages that the run's log tells of. The worker may have stored an answer and died before the
+        log told of it: then that one is given, and is not stored a second time.
+        """
         return await self.database.write(
-            partial(_recover_answer, principal.id, conversation_id, run_id, question, messages)
+            partial(_recover_answer, principal.id, conversation_id, run_id, question, messages, told)
         )
 
     async def get(self, principal: Principal, conversation_id: str) -> Conversation:
@@ -297,7 +305,7 @@ def _begin(
         runs.refuse_second(key, now)
     parent = conversation.leaf if after is None else rows.place_under(key, after) if after else None
     earlier = rows.path(key, conversation_id, parent)
-    stored = rows.append(key, conversation_id, parent, messages, now)
+    stored = rows.append(key, conversation_id, parent, _without_known_prompt(earlier, messages), now)
     path = earlier + stored
     leaf = path[-1].id if path else None
     _move_leaf(key, leaf, now)
@@ -305,6 +313,13 @@ def _begin(
     question = next((message.id for message in reversed(path) if message.message.role == "user"), None)
     runs.insert(owner, key, run, question, now)
     return Begun(conversation, found is None, stored, path)
+
+
+def _without_known_prompt(path: Sequence[StoredMessage], messages: Sequence[NewMessage]) -> Sequence[NewMessage]:
+    """The new messages without system messages that say what the path's last one says: some clients send theirs with
+    every turn."""
+    prompts = [stored.message.content for stored in path if stored.message.role == "system"]
+    return [m for m in messages if m.message.role != "system" or m.message.content not in prompts[-1:]]
 
 
 def _title(key: int, conversation: Conversation, messages: Sequence[NewMessage]) -> Conversation:
@@ -333,12 +348,24 @@ def _add_answer(
 
 
 def _recover_answer(
-    owner: str, conversation_id: str, run_id: str, question: int | None, messages: Sequence[NewMessage]
+    owner: str,
+    conversation_id: str,
+    run_id: str,
+    question: int | None,
+    messages: Sequence[NewMessage],
+    told: Collection[int] | None,
 ) -> tuple[StoredMessage, ...]:
     key, _ = _find(owner, conversation_id)
     tables.execute("UPDATE message SET state = 'complete' WHERE run_id = ? AND state = 'pending'", run_id)
-    [(last,)] = tables.execute("SELECT max(id) FROM message WHERE run_id = ? AND conversation_id = ?", run_id, key)
-    return _add_answer(owner, conversation_id, last or question, messages)
+    everything = rows.tree(key, conversation_id)
+    earlier = [message for message in everything if message.run_id == run_id]
+    answers = [message.id for message in earlier if message.message.role == "assistant"]
+    if told is not None and answers and answers[-1] not in told:
+        return tuple(message for message in earlier if message.id >= answers[-1])
+    parent = earlier[-1].id if earlier else question
+    if parent not in (None, *(message.id for message in everything)):
+        return ()
+    return _add_answer(owner, conversation_id, parent, messages)
 
 
 def _finish_tool(

@@ -203,9 +203,12 @@ def _log(owner: str, run_id: str, after: int) -> Sequence[LogRow]:
 
 
 def _append(rows: Sequence[LogRow]) -> None:
+    run_ids = {row.run_id for row in rows}
+    marks = ", ".join("?" * len(run_ids))
+    known = {run_id for (run_id,) in tables.execute(f"SELECT id FROM run WHERE id IN ({marks})", *run_ids)}  # noqa: S608  question marks
     tables.execute_many(
-        "INSERT INTO run_log (run_id, first_seq, last_seq, data) SELECT id, ?, ?, ? FROM run WHERE id = ?",
-        [(row.first, row.last, row.data, row.run_id) for row in rows],
+        "INSERT INTO run_log (run_id, first_seq, last_seq, data) VALUES (?, ?, ?, ?)",
+        [(row.run_id, row.first, row.last, row.data) for row in rows if row.run_id in known],
     )
 
 

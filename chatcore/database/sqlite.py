@@ -6,8 +6,9 @@ Another database needs a class with the public names of `Sqlite`; nothing else i
 import re
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import peewee
@@ -20,7 +21,8 @@ APPLICATION_ID = 0x63686174
 """The four bytes `chat` in the header of our files tell them from those of other programs."""
 
 _CHECKED_SIZE = 64 * 2**20  # bytes; checking costs about 1 ms per MiB, at every start
-_LOCK_PATIENCE = 30.0  # seconds; SQLite itself waits 5 of them at a time
+_LOCK_PATIENCE = 30.0  # seconds; SQLite itself waits 5 of them at a time, and not at all where it fears a deadlock
+_LOCK_PAUSE = 0.01  # seconds
 _MOST_WORDS = 32  # of a search; more of them narrow nothing further
 
 # By the first two words of SQLite's name for the error (https://sqlite.org/rescode.html): what is wrong, what to do.
@@ -33,7 +35,6 @@ _CAUSES = {
     "SQLITE_CANTOPEN": ("the database cannot be opened", "see that its directory exists and may be written"),
     "SQLITE_IOERR": ("the disk could not be read or written", "see whether it is full or failing; back up the file"),
     "SQLITE_NOTADB": ("the file is not a database", "move it away, or put a backup in its place"),
-    "SQLITE_CORRUPT": ("the database is damaged", None),
 }
 
 _FAULTS = (peewee.PeeweeException, sqlite3.Error)
@@ -71,7 +72,7 @@ class Sqlite(peewee.SqliteDatabase):
                 self._refuse_foreign()
                 if self.path.stat().st_size <= _CHECKED_SIZE:
                     self._refuse_damaged()
-                self.journal_mode = "wal"
+                _patiently(partial(self.pragma, "journal_mode", "wal"))
                 return self._migrate({"chatcore": core, **plugins})
         except OSError as error:
             raise DatabaseError(
@@ -177,15 +178,7 @@ class Sqlite(peewee.SqliteDatabase):
 
     def begin(self, lock_type: str | None = None) -> None:
         """Begins a transaction; waits for other processes that write."""
-        give_up = time.monotonic() + _LOCK_PATIENCE
-        while True:
-            try:
-                super().begin(lock_type)
-            except peewee.OperationalError as error:
-                if not _name(error).startswith("SQLITE_BUSY") or time.monotonic() > give_up:
-                    raise
-            else:
-                return
+        _patiently(partial(super().begin, lock_type))
 
     @property
     def alive(self) -> bool:
@@ -203,8 +196,8 @@ class Sqlite(peewee.SqliteDatabase):
         if not isinstance(error, _FAULTS):
             return error
         name = _name(error)
-        if name.startswith("SQLITE_CORRUPT"):
-            return self._damaged(str(error))
+        if name.startswith("SQLITE_CORRUPT") or "decode to UTF-8" in str(error):
+            return self._damaged(name or "text that is none")
         what, remedy = _CAUSES.get("_".join(name.split("_")[:2]), (str(error), None))
         return DatabaseError(f"{self.path}: {what}", hint=remedy)
 
@@ -242,6 +235,20 @@ class Sqlite(peewee.SqliteDatabase):
         index = f"{table}_search"
         pattern = " ".join(f'"{word}"*' for word in words)
         return peewee.SQL(f"(SELECT rowid FROM {index} WHERE {index} MATCH ?)", (pattern,))  # noqa: S608  names of ours
+
+
+def _patiently(work: Callable[[], object]) -> None:
+    """Does something again until no other process is in its way."""
+    give_up = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            work()
+        except peewee.OperationalError as error:
+            if not _name(error).startswith("SQLITE_BUSY") or time.monotonic() > give_up:
+                raise
+            time.sleep(_LOCK_PAUSE)
+        else:
+            return
 
 
 def _pending(runners: Mapping[str, Runner]) -> str | None:

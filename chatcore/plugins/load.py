@@ -6,10 +6,11 @@ The only file that uses pluggy's manager: one for each app.
 import difflib
 import inspect
 import logging
+import re
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
@@ -20,7 +21,6 @@ import pluggy
 from chatcore.config import Loaded, plugin_settings
 from chatcore.errors import ChatcoreError, ConfigError, DuplicateName, NotFound, PluginError, PluginOff
 from chatcore.hooks import Context, Plugin, hookspec
-from chatcore.lifespans import Lifespans
 from chatcore.plugins import turns
 from chatcore.plugins.check import TURN_HOOKS, check_class, check_hooks, contributions
 from chatcore.plugins.find import Found, Named, check_name, find, forget_module
@@ -87,7 +87,6 @@ class Plugins:
         self._specs = [name for name in vars(Plugin) if self._manager.parse_hookspec_opts(Plugin, name) is not None]
         self._rows: list[Row] = []
         self._errors: list[tuple[Row, ChatcoreError]] = []
-        self._lifespans = Lifespans(strict=loaded.config.strict)
 
     @classmethod
     def load(
@@ -129,7 +128,6 @@ class Plugins:
 
     def table(self) -> Sequence[JsonObject]:
         """The rows as JSON objects."""
-        lifespans = self._lifespans.states
         return [
             {
                 "name": row.name,
@@ -140,7 +138,6 @@ class Plugins:
                 "reason": row.reason,
                 "summary": row.summary,
                 "contributes": row.contributes,
-                "lifespans": {name: h.state for name, h in lifespans.items() if name.startswith(f"{row.name}.")},
                 "load_ms": round(row.seconds * 1000, 1),
             }
             for row in self._rows
@@ -152,7 +149,7 @@ class Plugins:
         return [
             Hook(
                 name=name,
-                signature=str(inspect.signature(getattr(Plugin, name))),
+                signature=re.sub(r"\b(\w+\.)+|'", "", str(inspect.signature(getattr(Plugin, name)))),
                 is_async=inspect.iscoroutinefunction(getattr(Plugin, name)),
                 summary=_first_line(getattr(Plugin, name)),
                 implementers=tuple(sorted(self._implementers(name), key=order.index)),
@@ -266,20 +263,11 @@ class Plugins:
         tables = {row.name: row.plugin.tables[0] for row in self._rows if row.plugin and row.plugin.tables}
         return {name: Path(inspect.getfile(table)).with_name("migrations") for name, table in tables.items()}
 
-    @asynccontextmanager
-    async def lifespans(self) -> AsyncIterator[None]:
-        """Keeps the plugins' lifespans open. Raises as `Lifespans.start`."""
-        try:
-            await self._lifespans.start(self.registry.of("lifespan"))
-            yield
-        finally:
-            await self._lifespans.stop()
-
     async def unload(self, name: str, *, error: ChatcoreError | None = None, timeout: float = DRAIN) -> bool:
-        """Takes a plugin out of the running app: what it contributed at once, its lifespans after its calls have ended.
+        """Takes a plugin out of the running app: what it contributed at once, itself when its calls have ended.
 
-        `error` is why, where it is because of a failure. Gives False if calls were still under way after `timeout`
-        seconds; they may find their plugin closed.
+        Its lifespans are closed after that, by who runs them: `Lifespans.stop(name)`. `error` is why, where it is
+        because of a failure. Gives False if calls were still under way after `timeout` seconds.
 
         Raises:
             NotFound: no plugin of that name is on.
@@ -289,7 +277,6 @@ class Plugins:
             raise NotFound(f"no plugin {name!r} is on")
         self.registry.remove(name)
         drained = await self.registry.calls.drained(name, timeout)
-        await self._lifespans.stop(name)
         self._forget(name, type(row.plugin))
         out = Row(provenance=row.provenance, state="disabled", reason="unloaded", summary=row.summary)
         self._rows[self._rows.index(row)] = self._failed(out, error) if error else out

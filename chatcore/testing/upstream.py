@@ -1,19 +1,22 @@
 """A fake OpenAI-shaped server on a real port: it plays recorded streams, breaks off, says nothing, and takes notes.
 
-async with FakeUpstream() as upstream:
-    upstream.answer(Reply.sse(Path("hello.sse"), chunks=1), Reply.json({"error": {"code": 429}}, status=429))
-    provider = OpenAIProvider(name="fake", base_url=upstream.url)
+First a recorded stream byte by byte, then for ever the answer that it is too busy:
+
+    async with FakeUpstream() as upstream:
+        upstream.answer(Reply.sse(Path("hello.sse"), chunks=1), Reply.json({"error": {"code": 429}}, status=429))
+        provider = OpenAIProvider(name="fake", base_url=upstream.url)
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import attrs
 
-_Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter, "asyncio.Future[float]"], Awaitable[None]]
+_Begin: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter, "asyncio.Future[float]"], None]
 
 MODELS = {"data": [{"id": "fake/model", "name": "Fake", "context_length": 8192, "supported_parameters": ["tools"]}]}
 KEY = {"data": {"label": "fake", "limit": None, "limit_remaining": None, "usage": 0, "is_free_tier": False}}
@@ -75,8 +78,8 @@ class Reply:
         body = self.body if self.drop_after is None else self.body[: self.drop_after]
         sizes = [self.chunks] * len(body) if isinstance(self.chunks, int) else self.chunks or ()
         for size in sizes:
-            if body:
-                yield body[:size]
+            if piece := body[:size]:
+                yield piece
             body = body[size:]
         if body:
             yield body
@@ -131,7 +134,7 @@ class FakeUpstream:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self._serve), "127.0.0.1", 0)
+        self._server = await loop.create_server(lambda: _Connection(self._begin), "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}{self._base}"
         return self
 
@@ -142,13 +145,15 @@ class FakeUpstream:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, closed: asyncio.Future[float]) -> None:
+        self.connections += 1
+        task = asyncio.create_task(self._serve(reader, writer, closed))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, closed: asyncio.Future[float]
     ) -> None:
-        self.connections += 1
-        if task := asyncio.current_task():
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
         try:
             while request := await _read_request(reader, closed):
                 async with self._news:
@@ -160,6 +165,8 @@ class FakeUpstream:
             pass  # the client has gone, which `closed` tells
         finally:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     def _reply(self, request: Request) -> Reply:
         path = request.path.partition("?")[0].removeprefix(self._base)
@@ -172,9 +179,9 @@ class FakeUpstream:
 class _Connection(asyncio.StreamReaderProtocol):
     """A connection that knows when its other end has closed it, also while nobody reads."""
 
-    def __init__(self, serve: _Serve) -> None:
+    def __init__(self, begin: _Begin) -> None:
         self._gone: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        super().__init__(asyncio.StreamReader(), lambda reader, writer: serve(reader, writer, self._gone))
+        super().__init__(asyncio.StreamReader(), lambda reader, writer: begin(reader, writer, self._gone))
 
     def eof_received(self) -> bool | None:
         self._note()

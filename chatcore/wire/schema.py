@@ -101,7 +101,11 @@ class Schemas:
             # The place is taken before the fields are looked at: one of them may be of the same class.
             self._names[cls] = name
             self.named[name] = {}
-            self.named[name].update(self.of_class(cls))
+            try:
+                self.named[name].update(self.of_class(cls))
+            except (TypeError, NameError):
+                del self._names[cls], self.named[name]
+                raise
         return self._names[cls]
 
 

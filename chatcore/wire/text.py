@@ -36,7 +36,7 @@ def loads(data: bytes) -> JsonValue:
     try:
         value = _decode(data)
     except UnicodeDecodeError:
-        raise RequestError(f"malformed JSON: {_invalid_utf8(data)}") from None
+        raise RequestError(f"malformed JSON: invalid UTF-8{_place(data, _first_invalid(data))}") from None
     except msgspec.DecodeError as error:
         raise RequestError(f"malformed JSON: {_reason(str(error), data)}") from None
     except RecursionError:
@@ -47,13 +47,12 @@ def loads(data: bytes) -> JsonValue:
     return value
 
 
-def _invalid_utf8(data: bytes) -> str:
+def _first_invalid(data: bytes) -> int:
     # The error that msgspec raises counts from the start of the string that is wrong.
     try:
-        data.decode()
+        return len(data.decode())
     except UnicodeDecodeError as error:
-        return f"invalid UTF-8{_place(data, error.start)}"
-    return "invalid UTF-8"
+        return error.start
 
 
 def _reason(text: str, data: bytes) -> str:

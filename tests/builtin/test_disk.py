@@ -116,6 +116,15 @@ async def test_a_write_that_fails_leaves_nothing(files: DiskFiles) -> None:
     assert not [path for path in files.directory.rglob("*") if path.is_file()]
 
 
+async def test_a_damaged_store_is_no_conflict(files: DiskFiles) -> None:
+    """An error of the disk is told as such: the key is not taken."""
+    place = files._place("a/b.png")
+    place.parent.mkdir(parents=True)
+    place.write_text("not a directory")
+    with pytest.raises(OSError, match="directory"):
+        await files.put(blob(), PNG)
+
+
 BAD_KEYS = [
     "", ".", "..", "/etc/passwd", "../x", "a/../b", "a/./b", "a//b", "a/", "/a", "a\x00b", "a b", "ä", "a\\b", "a\n",
     "a/..", "C:x", "a" * 513, "%2e%2e/x", "\ud800",

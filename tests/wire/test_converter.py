@@ -421,9 +421,7 @@ def test_the_members_of_a_union_are_told_apart_by_their_json():
     assert wire.structure([{"a": 1}], type_) == ({"a": 1},)
     assert wire.structure({"radius": 1}, type_) == Circle(1.0)
     assert wire.structure(None, type_) is None
-    assert problems(1, type_) == {"$": "must be a string or null or an array or an object, not an integer"} or (
-        problems(1, type_) == {"$": "must be a string or an array or an object or null, not an integer"}
-    )
+    assert problems(1, type_) == {"$": "must be a string or an array or an object or null, not an integer"}
     assert problems([1], type_) == {"$[0]": "must be an object, not an integer"}
     assert problems({}, type_) == {"$.radius": "is missing"}
 
@@ -449,6 +447,13 @@ def test_classes_without_a_tag_are_tried_in_order():
     assert set(problems({}, Circle | Square)) == {"$.radius", "$.side"}
 
 
+def test_anything_may_be_anything():
+    """A union with `Any` takes what `Any` takes."""
+    for value in (None, 1, "a", [1], {"a": [None]}):
+        assert wire.structure(value, Any | None) == value
+        assert wire.structure({"value": value}, dict[str, Any]) == {"value": value}
+
+
 def test_a_number_may_be_either():
     """An integer stays one where both are allowed."""
     assert wire.structure([1, 1.5], list[int | float]) == [1, 1.5]
@@ -457,10 +462,8 @@ def test_a_number_may_be_either():
 
 # --- the types of chatcore --------------------------------------------------------------------------------------------
 
-moments = (
-    st.datetimes(timezones=st.timezones())
-    .filter(lambda moment: moment.utcoffset() is not None)
-    .map(lambda moment: moment.astimezone(UTC))
+moments = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.timezones()).map(
+    lambda moment: moment.astimezone(UTC)
 )
 json_objects = st.dictionaries(st.text(max_size=8), st.none() | st.integers(0, 9) | st.text(max_size=8), max_size=3)
 _STRATEGIES = {

@@ -11,6 +11,7 @@ The time block always stands in front of it. It is never stored: it would tell a
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -35,7 +36,7 @@ def system_prompt(own: str | None, configured: str | None, now: datetime, zone: 
         zone: the time zone that the user lives in.
     """
     prompt = next((text.strip() for text in (own, configured) if text and text.strip()), BUILT_IN)
-    return f"{_time_block(now, zone)}\n\n{prompt}"
+    return f"{_time_block(now.replace(second=0, microsecond=0), zone)}\n\n{prompt}"
 
 
 def request_prompt(messages: Iterable[Message]) -> str | None:
@@ -66,13 +67,15 @@ def compose_history(path: Sequence[StoredMessage], system: str) -> tuple[Message
     return tuple(history)
 
 
+@lru_cache(maxsize=16)
 def _time_block(now: datetime, zone: ZoneInfo) -> str:
+    """The time to the minute: within one, upstreams that keep the work on a prompt's beginning can use it again."""
     local = now.astimezone(zone)
     return (
         "# Date and time\n"
         f"Today is {local:%A}, {local.day} {local:%B %Y} ({local:%Y-%m-%d}).\n"
         f"Local time: {local:%H:%M %Z}, time zone {zone.key}.\n"
-        f"UTC: {now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}\n"
+        f"UTC: {now.astimezone(UTC):%Y-%m-%dT%H:%MZ}\n"
         'Use these for words such as "today", "tomorrow" or "next week".'
     )
 

@@ -1,14 +1,13 @@
 """What each client has set for its model, and what of it a request gets."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
 from attrs.validators import ge, le
 
 from chatcore import wire
-from chatcore.database import Documents
 from chatcore.errors import NotFound, Problem, ValidationFailed
 from chatcore.state import State
 from chatcore.tools import JsonObject
@@ -18,9 +17,6 @@ ClientId: TypeAlias = Literal["svelte", "kiosk", "voice", "cli"]
 
 CLIENTS: tuple[ClientId, ...] = get_args(ClientId)
 """The clients whose settings are kept. A request that names no other is served as the first."""
-
-NAMESPACE = "llm"
-"""Where the settings are among the documents. A document holds only what was set; its key is the client."""
 
 
 @attrs.frozen(kw_only=True)
@@ -67,7 +63,7 @@ def client_named(name: str) -> ClientId:
     for client in CLIENTS:
         if client == name:
             return client
-    raise NotFound(f"unknown client {name!r}", hint=f"the clients are {', '.join(CLIENTS)}")
+    raise NotFound(f"unknown client {name!r}; there are: {', '.join(CLIENTS)}")
 
 
 def client_of(said: str | None, conversation_id: str | None) -> ClientId:
@@ -78,7 +74,32 @@ def client_of(said: str | None, conversation_id: str | None) -> ClientId:
 
 async def stored_settings(state: State, principal: Principal, client: ClientId) -> LlmSettings:
     """The settings of a client: what was set, and defaults for the rest."""
-    return settings_of(client, await Documents(state.database).get(principal, NAMESPACE, client) or {})
+    return settings_of(client, await state.documents.get(principal, *_place(client)) or {})
+
+
+async def change_settings(state: State, principal: Principal, client: ClientId, changes: JsonObject) -> LlmSettings:
+    """Changes the settings of a client as `changed` says, in one step, and gives the new ones.
+
+    Raises:
+        ValidationFailed: a value is of the wrong type or out of range; nothing was changed.
+    """
+    now = datetime.now(UTC)
+
+    def change(stored: JsonObject | None) -> JsonObject:
+        return changed(client, stored or {}, changes, now)
+
+    return settings_of(client, await state.documents.update(principal, *_place(client), change))
+
+
+async def reset_settings(state: State, principal: Principal, client: ClientId) -> LlmSettings:
+    """Forgets what was set for a client, and gives the defaults."""
+    await state.documents.delete(principal, *_place(client))
+    return settings_of(client, {})
+
+
+def _place(client: ClientId) -> tuple[str, str]:
+    """Namespace and key of the document that holds what was set, and nothing else."""
+    return "library", f"{client}/llm"
 
 
 def settings_of(client: ClientId, stored: JsonObject) -> LlmSettings:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import attrs
 from chatcore import wire
 from chatcore.builtin.chat import prompt
 from chatcore.builtin.chat.requests import ChatRequest, RequestMetadata
-from chatcore.builtin.chat.settings import client_of, effective, stored_settings
+from chatcore.builtin.chat.settings import LlmSettings, client_of, effective, stored_settings
 from chatcore.database import Begun, NewMessage, NewRun
 from chatcore.errors import Problem, ProviderError, RequestError, ValidationFailed
 from chatcore.protocols import Provider
@@ -20,7 +20,7 @@ from chatcore.runs import Run, lease
 from chatcore.state import State
 from chatcore.tools import Tool
 from chatcore.turn import origin_of
-from chatcore.types import Principal, Turn
+from chatcore.types import Principal, StoredMessage, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -58,21 +58,25 @@ async def start_turn(
         provider=provider.name,
         history=(),
         parameters=parameters,
-        tools=await _tools(state, provider, model, parameters),
+        tools=await _tools(state, provider, model, parameters, settings),
         limits=state.config.limits,
         client_id=client_id,
         metadata=_turn_metadata(metadata),
     )
-    begun = await _begin(state, request, metadata, turn)
-    own = prompt.request_prompt(m.message for m in request.messages) or prompt.stored_prompt(begun.path)
+    new = _new_messages(request)
+    begun = asyncio.ensure_future(_begin(state, turn, new, metadata))
+    # Of a new conversation the model can be asked before it is stored; nothing is told before it is.
+    path = _unstored(turn, new) if request.session_id is None else (await begun).path
+    own = prompt.request_prompt(m.message for m in request.messages) or prompt.stored_prompt(path)
     system = prompt.system_prompt(
         own or settings.system_prompt, state.config.system_prompt, datetime.now(UTC), state.config.zone
     )
-    turn = attrs.evolve(turn, history=prompt.compose_history(begun.path, system), parent_id=begun.path[-1].id)
-    turn = await _prepared(state, turn)
+    turn = await _prepared(state, attrs.evolve(turn, history=prompt.compose_history(path, system)), begun)
     provider, _ = state.registry.provider_for(turn.model)  # a plugin may have chosen another
     grace = state.config.disconnect_grace if on_disconnect == "stop" else None
-    return state.runs.start(turn, provider, new_conversation=begun.created, grace=grace)
+    run = state.runs.start(turn, provider, begun, grace=grace)
+    await asyncio.shield(begun)
+    return run
 
 
 def _check(request: ChatRequest, metadata: RequestMetadata) -> None:
@@ -81,40 +85,54 @@ def _check(request: ChatRequest, metadata: RequestMetadata) -> None:
         raise ValidationFailed([Problem("$.messages", "must have a message of role user or tool")])
 
 
-async def _begin(state: State, request: ChatRequest, metadata: RequestMetadata, turn: Turn) -> Begun:
-    # A client's own assistant messages are ignored, and system messages are the prompt of this turn, not history.
-    new = [
+def _new_messages(request: ChatRequest) -> list[NewMessage]:
+    """What is to be stored. A client's own assistant messages are ignored: the history is the server's."""
+    return [
         NewMessage(
             message=message.message,
             client_message_id=message.client_message_id,
             parent_client_message_id=message.parent_client_message_id,
         )
         for message in request.messages
-        if message.role in ("user", "tool")
+        if message.role != "assistant"
     ]
+
+
+def _unstored(turn: Turn, new: Sequence[NewMessage]) -> tuple[StoredMessage, ...]:
+    """The path of a conversation that is about to be stored, as far as the model needs it."""
+    now = datetime.now(UTC)
+    return tuple(
+        StoredMessage(id=0, conversation_id=turn.conversation_id, parent_id=None, message=m.message, created_at=now)
+        for m in new
+    )
+
+
+async def _begin(state: State, turn: Turn, new: Sequence[NewMessage], metadata: RequestMetadata) -> Begun:
+    run = NewRun(
+        id=turn.id,
+        client_id=turn.client_id,
+        format="chat",
+        model=turn.model,
+        worker=state.runs.worker,
+        lease_until=lease(),
+        turn=wire.unstructure(origin_of(turn)),
+    )
     return await state.conversations.begin(
         turn.principal,
         conversation_id=turn.conversation_id,
         messages=new,
-        run=NewRun(
-            id=turn.id,
-            client_id=turn.client_id,
-            format="chat",
-            model=turn.model,
-            worker=state.runs.worker,
-            lease_until=lease(),
-            turn=wire.unstructure(origin_of(turn)),
-        ),
+        run=run,
         after=metadata.parent_message_id,
         exclusive=True,
     )
 
 
-async def _prepared(state: State, turn: Turn) -> Turn:
+async def _prepared(state: State, turn: Turn, begun: Awaitable[Begun]) -> Turn:
     """The turn after the plugins' `prepare_turn`. One that refuses it ends the run that was just begun."""
     try:
         return await state.plugins.prepare(turn)
     except RequestError as error:
+        await begun
         await state.runs.abandon(turn, error)
         raise
 
@@ -124,8 +142,13 @@ def _turn_metadata(metadata: RequestMetadata) -> Mapping[str, Any]:
     return {**metadata.extra, **known}
 
 
-async def _tools(state: State, provider: Provider, model: str, parameters: Mapping[str, Any]) -> Mapping[str, Tool]:
-    """The snapshot of tools for a turn; none for a model that is known not to support them."""
+async def _tools(
+    state: State, provider: Provider, model: str, parameters: Mapping[str, Any], settings: LlmSettings
+) -> Mapping[str, Tool]:
+    """The snapshot of tools for a turn; none for a model that is known not to support them.
+
+    What the catalogue does not know the client's settings may; what nobody knows is taken as supported.
+    """
     tools = state.registry.tools()
     if not tools or parameters.get("tool_choice") == "none":
         return {}
@@ -135,4 +158,5 @@ async def _tools(state: State, provider: Provider, model: str, parameters: Mappi
     except (ProviderError, TimeoutError) as error:
         logger.info("the catalogue of %s is not known yet (%s): taking tools as supported", provider.name, error)
         known = {}
-    return {} if known.get(model) is False else tools
+    supported = known.get(model)
+    return {} if (settings.supports_tools if supported is None else supported) is False else tools

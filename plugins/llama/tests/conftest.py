@@ -16,7 +16,7 @@ REPO, FILE = "someone/Tiny-GGUF", "tiny-Q4_0.gguf"
 
 @attrs.define
 class FakeHub:
-    """Serves one file as Hugging Face does: the hub names its hash and redirects to another server, which has the bytes.
+    """Serves one file as Hugging Face does: the hub names its hash and redirects to another server, with the bytes.
 
     What is not to be as it should is set before the call. `requests` are (server, method, path, headers).
     """

@@ -231,8 +231,13 @@ async def test_a_place_that_cannot_be_written_is_told(hub: Any, fetch: Fetch, tm
 
 @pytest.mark.parametrize(
     "text",
-    ["", "model.gguf", "owner/model.gguf", "owner/name/model.bin", "owner/name/../model.gguf", "owner//name/model.gguf"]
-    + [
+    [
+        "",
+        "model.gguf",
+        "owner/model.gguf",
+        "owner/name/model.bin",
+        "owner/name/../model.gguf",
+        "owner//name/model.gguf",
         "/owner/name/m.gguf",
         "owner/name/",
         "https://huggingface.co/o/n/blob/main/m.gguf",

@@ -258,7 +258,7 @@ async def test_a_library_that_does_not_run_here_is_told(tmp_path: Path, monkeypa
     monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
     provider = make()
     async with provider.session():
-        with pytest.raises(ProviderUnavailable, match="xllamacpp cannot be imported: GLIBC_2.99"):
+        with pytest.raises(ProviderUnavailable, match=r"xllamacpp cannot be imported: GLIBC_2\.99"):
             await ask(provider, request())
 
 

@@ -50,7 +50,7 @@ def test_prompt_begins_with_the_time_block():
         "# Date and time\n"
         "Today is Saturday, 21 November 2026 (2026-11-21).\n"
         "Local time: 12:03 EST, time zone America/New_York.\n"
-        "UTC: 2026-11-21T17:03:59Z\n"
+        "UTC: 2026-11-21T17:03Z\n"
         'Use these for words such as "today", "tomorrow" or "next week".\n'
         "\n"
         "Be brief."

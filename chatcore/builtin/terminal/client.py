@@ -1,0 +1,195 @@
+"""A client of the chat API: one conversation with a server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from chatcore import sse, wire
+from chatcore.builtin.terminal.frames import FrameReader, Note, Part
+from chatcore.errors import ChatcoreError, RequestError, StreamBroken
+from chatcore.http import Timeouts, failures, make_client
+
+if TYPE_CHECKING:
+    import httpx
+
+TIMEOUTS = Timeouts(connect=5.0, first_byte=60.0, idle=45.0)
+"""A server that is alive says something every 15 s."""
+
+RECONNECT = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds before each try to read on after the connection was lost."""
+
+
+@attrs.frozen
+class Choice:
+    """A model that can be chosen."""
+
+    id: str
+    context_length: int | None
+    price: float | None
+    """US dollars for a million tokens of the prompt."""
+
+
+class ChatClient:
+    """A conversation. `model` is asked for in what is said next; `answered_by` is the one that answered last."""
+
+    def __init__(self, http: "httpx.AsyncClient", model: str | None = None) -> None:
+        self.model = model
+        self.answered_by: str | None = None
+        self._http = http
+        self._session_id: str | None = None
+        self._run_id: str | None = None
+
+    def forget(self) -> None:
+        """Begins a new conversation."""
+        self._session_id = None
+
+    async def models(self, search: str = "") -> Sequence[Choice]:
+        """The models of the server, or those that have a text in them.
+
+        Raises:
+            ChatcoreError: the server cannot be reached, or says no.
+        """
+        response = await self._request("GET", "/api/models", params={"search": search} if search else {})
+        return [
+            Choice(entry["id"], entry.get("context_length"), entry.get("prompt_price_per_million"))
+            for entry in wire.loads(response.content)["data"]
+        ]
+
+    async def stop(self) -> None:
+        """Stops the answer that is being given; what there is of it is kept, and its stream ends."""
+        if self._run_id is not None:
+            await self._request("POST", f"/api/chat/runs/{self._run_id}/stop")
+
+    async def ask(self, text: str) -> AsyncIterator[Part]:
+        """Says something and gives the parts of the answer. Reads on where a lost connection left off.
+
+        Raises:
+            ChatcoreError: the server refused, could not be reached, or was lost and did not come back.
+        """
+        body: dict[str, Any] = {"messages": [{"role": "user", "content": text}], "metadata": {"client_id": "cli"}}
+        if self.model:
+            body["model"] = self.model
+        if self._session_id:
+            body["session_id"] = self._session_id
+        # A connection that is lost is no wish to stop: who wants that says so.
+        headers = {"chatcore-on-disconnect": "continue", "content-type": "application/json"}
+        answer = _Answer()
+        try:
+            async with self._stream("POST", "/api/chat/stream", content=wire.dumps(body), headers=headers) as response:
+                self._run_id = response.headers.get("chatcore-run-id")
+                async for part in self._parts(answer, response):
+                    yield part
+            async for part in self._read_on(answer):
+                yield part
+        finally:
+            self._run_id = None
+        self.answered_by = answer.frames.model
+
+    async def _read_on(self, answer: "_Answer") -> AsyncIterator[Part]:
+        """The rest of an answer whose stream ended too early."""
+        while not answer.frames.done:
+            if answer.tries == len(RECONNECT) or self._run_id is None:
+                raise StreamBroken("the connection was lost", hint="the answer goes on; it is in the conversation")
+            if answer.tries == 0:
+                yield Note("The connection was lost; reading on …")
+            await asyncio.sleep(RECONNECT[answer.tries])
+            answer.tries += 1
+            path, params = f"/api/chat/runs/{self._run_id}/events", {"after": str(answer.last)}
+            try:
+                async with self._stream("GET", path, params=params) as response:
+                    async for part in self._parts(answer, response):
+                        yield part
+            except _Unreachable:
+                continue
+
+    async def _parts(self, answer: "_Answer", response: "httpx.Response") -> AsyncIterator[Part]:
+        """The parts of a stream until it ends, however it ends."""
+        parser = sse.Parser()
+        try:
+            async for data in response.aiter_bytes():
+                for event in parser.feed(data):
+                    for part in answer.read(event):
+                        yield part
+                if answer.frames.session_id:
+                    self._session_id = answer.frames.session_id
+                if answer.frames.done:
+                    return
+        except failures():
+            return
+
+    # --- HTTP ---------------------------------------------------------------------------------------------------------
+
+    async def _request(self, method: str, path: str, **fields: Any) -> "httpx.Response":
+        async with self._stream(method, path, **fields) as response:
+            await response.aread()
+            return response
+
+    @asynccontextmanager
+    async def _stream(self, method: str, path: str, **fields: Any) -> AsyncIterator["httpx.Response"]:
+        try:
+            async with self._http.stream(method, path, **fields) as response:
+                if response.is_error:
+                    raise _refusal(response.status_code, await response.aread())
+                yield response
+        except failures() as error:
+            raise _Unreachable(f"{self._http.base_url} cannot be reached: {error or type(error).__name__}") from error
+
+
+class _Unreachable(ChatcoreError):
+    """There is no server, or it does not answer."""
+
+
+class _Answer:
+    """An answer while it comes. `last` is the number of the last event, `tries` how often reading on failed since."""
+
+    def __init__(self) -> None:
+        self.frames = FrameReader()
+        self.last = 0
+        self.tries = 0
+
+    def read(self, event: sse.Event) -> Sequence[Part]:
+        number = (event.id or "").rpartition(":")[2]
+        if number.isdigit():
+            self.last = int(number)
+            self.tries = 0
+        return list(self.frames.read(event))
+
+
+def _refusal(status: int, body: bytes) -> RequestError:
+    """The error that the server's answer tells: `{"detail": …, "hint": …}`."""
+    try:
+        said = wire.loads(body)
+    except RequestError:
+        said = {}
+    match said:
+        case {"detail": str(detail)}:
+            message = detail
+        case {"detail": [*problems]}:
+            message = "; ".join(str(problem.get("msg", problem)) for problem in problems)
+        case _:
+            message = f"the server answers with status {status}"
+    hint = said.get("hint") if isinstance(said, dict) else None
+    return RequestError(message, hint="give a token with --token or CHATCORE_TOKEN" if status == 401 else hint)
+
+
+@asynccontextmanager
+async def connected(url: str, token: str | None, model: str | None) -> AsyncIterator[ChatClient]:
+    """A conversation with the server at a URL."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    async with make_client(base_url=url, headers=headers, timeouts=TIMEOUTS) as http:
+        yield ChatClient(http, model)
+
+
+async def is_chatcore(url: str) -> bool:
+    """Whether a server of ours answers there, within a second."""
+    unreachable: tuple[type[Exception], ...] = (*failures(), TimeoutError, RequestError)
+    async with make_client(base_url=url) as http:
+        try:
+            async with asyncio.timeout(1.0):
+                health = wire.loads((await http.get("/health")).content)
+        except unreachable:
+            return False
+    return isinstance(health, dict) and "default_model" in health

@@ -1,0 +1,169 @@
+"""OpenRouter as somebody else understands it: the npm package @copilotkit/aimock, on a real port."""
+
+import asyncio
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from chatcore_openrouter.provider import OpenRouterProvider, make_provider
+from chatcore_openrouter.settings import Settings
+
+from chatcore.answer import Answer
+from chatcore.errors import ProviderError, ProviderRefused, ProviderUnavailable, StreamBroken
+from chatcore.secrets import Secret
+from chatcore.tools import Tool
+from chatcore.types import Message, ModelRequest
+
+pytestmark = pytest.mark.slow
+
+NPM = Path(__file__).parent / "npm"
+_LISTENING = re.compile(rb"listening on (http://127\.0\.0\.1:\d+)")
+
+
+async def installed() -> Path:
+    """The directory with the npm packages of `npm/`, installed once for every lock file, in the user's cache."""
+    npm = shutil.which("npm")
+    assert npm, "npm is missing: install Node.js 20.15 or newer, or leave these tests out with -m 'not slow'"
+    lock = (NPM / "package-lock.json").read_bytes()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chatcore-tests"
+    directory = cache / f"npm-{hashlib.sha256(lock).hexdigest()[:16]}"
+    if not directory.exists():
+        making = cache / f"{directory.name}.{os.getpid()}"
+        making.mkdir(parents=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(NPM / name, making)
+        command = (npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=making, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0, f"{' '.join(command)} failed:\n{output.decode()}"
+        making.rename(directory)
+    return directory
+
+
+@pytest_asyncio.fixture
+async def aimock() -> AsyncIterator[str]:
+    """Its address."""
+    cli = await installed() / "node_modules/@copilotkit/aimock/dist/cli.js"
+    process = await asyncio.create_subprocess_exec(
+        "node", str(cli), "-p", "0", "-f", str(NPM / "aimock.json"), "--strict",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        while not (found := _LISTENING.search(line := await asyncio.wait_for(process.stdout.readline(), 20))):
+            assert line, "aimock did not start"
+        yield found[1].decode()
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+@pytest_asyncio.fixture
+async def provider(aimock: str) -> AsyncIterator[OpenRouterProvider]:
+    settings = Settings(api_key=Secret("sk-or-v1-mock"), base_url=f"{aimock}/api/v1")
+    async with make_provider(settings).session() as provider:
+        yield provider
+
+
+async def look(city: str) -> str:
+    """Tells the weather."""
+    return f"18 degrees in {city}"
+
+
+async def ask(provider: OpenRouterProvider, *messages: Message) -> tuple[Answer, ProviderError | None]:
+    """What came of an answer, and the error if it ended in one."""
+    answer = Answer()
+    request = ModelRequest(model="openai/gpt-4o-mini", messages=messages, tools=(Tool.of(look),))
+    try:
+        async for events in provider.stream(request):
+            answer.add(events)
+    except ProviderError as error:
+        return answer, error
+    return answer, None
+
+
+def user(text: str) -> Message:
+    return Message(role="user", content=text)
+
+
+async def test_plain(provider: OpenRouterProvider) -> None:
+    """Text in many pieces, reasoning, usage, a generation id."""
+    answer, error = await ask(provider, user("plain"))
+    message = answer.message()
+    assert error is None
+    assert (message.text, message.reasoning) == ("Hello! Café ☕ and 日本 — ready.", "The user says plain.")
+    assert answer.finish is not None
+    assert (answer.finish.reason, answer.finish.model) == ("stop", "openai/gpt-4o-mini")
+    assert (answer.finish.generation_id or "").startswith("gen-")
+    assert answer.usage is not None
+    assert answer.usage["total_tokens"] > 0
+
+
+async def test_tool_loop(provider: OpenRouterProvider) -> None:
+    """Two calls, their answers sent back, an answer in words."""
+    first, error = await ask(provider, user("weather"))
+    calls = first.tool_calls
+    assert error is None
+    assert [(call.name, call.arguments) for call in calls] == [
+        ("look", '{"city":"Zürich"}'),
+        ("look", '{"city":"Oslo"}'),
+    ]
+    answers = (Message(role="tool", content="18 degrees", tool_call_id=call.id) for call in calls)
+    second, error = await ask(provider, user("weather"), first.message(), *answers)
+    assert (second.message().text, second.finish_reason, error) == ("Warmer in Zürich.", "stop", None)
+
+
+async def test_too_busy(provider: OpenRouterProvider) -> None:
+    """Once is tried again; for ever is told."""
+    answer, error = await ask(provider, user("busy once"))
+    assert (answer.message().text, error) == ("Here I am.", None)
+    answer, error = await ask(provider, user("always busy"))
+    assert isinstance(error, ProviderUnavailable)
+    assert (error.upstream_status, error.kind, answer.empty) == (429, "rate_limit_exceeded", True)
+
+
+async def test_blocked(provider: OpenRouterProvider) -> None:
+    """A refusal comes with its reasons."""
+    _, error = await ask(provider, user("blocked"))
+    assert isinstance(error, ProviderRefused)
+    assert (error.upstream_status, error.details) == (403, {"metadata": {"reasons": ["violence"]}})
+
+
+async def test_dropped(provider: OpenRouterProvider) -> None:
+    """The connection goes in the middle: what had come stays."""
+    answer, error = await ask(provider, user("dropped"))
+    assert isinstance(error, StreamBroken)
+    assert error.kind == "cut_off"
+    assert answer.finish is None
+    assert "This is the beginning of a long answer.".startswith(answer.message().text)
+    assert answer.message().text
+
+
+async def test_malformed(provider: OpenRouterProvider) -> None:
+    """Status 200 and no JSON."""
+    answer, error = await ask(provider, user("malformed"))
+    assert isinstance(error, ProviderRefused)
+    assert (error.kind, answer.empty) == ("unreadable", True)
+
+
+async def test_hung_up(provider: OpenRouterProvider) -> None:
+    """A connection that is closed before anything comes, each time."""
+    _, error = await ask(provider, user("hung up"))
+    assert isinstance(error, ProviderUnavailable)
+    assert error.kind == "unreachable"
+
+
+async def test_models_and_key(provider: OpenRouterProvider) -> None:
+    """The catalogue says who can use tools; the key says what it may spend."""
+    models = await provider.models()
+    assert {model.supports_tools for model in models} == {True}
+    assert all(model.context_length for model in models)
+    assert (await provider.key())["limit"] is None

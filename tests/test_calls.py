@@ -1,0 +1,98 @@
+"""The account of calls into plugins."""
+
+import asyncio
+import time
+
+import pytest
+
+from chatcore.calls import Calls
+
+
+def test_calls_are_counted_by_plugin_and_what_was_called():
+    """With failures and seconds."""
+    calls = Calls()
+    for _ in range(2):
+        with calls.charge("a", "tool x"):
+            pass
+    with pytest.raises(OSError, match="no"), calls.charge("a", "tool x"):
+        raise OSError("no")
+    with calls.charge("b", "tool x"):
+        assert [c.running for c in calls.charges()] == [0, 1]
+    assert [(c.plugin, c.calls, c.failures, c.running) for c in calls.charges()] == [("a", 3, 1, 0), ("b", 1, 0, 0)]
+
+
+def test_a_call_that_does_not_suspend_is_named_if_it_takes_long(caplog):
+    """A short one is not."""
+    calls = Calls()
+    with calls.charge("a", "register_tools", suspends=False):
+        pass
+    assert not caplog.records
+    with calls.charge("a", "register_tools", suspends=False):
+        time.sleep(0.11)
+    assert "plugin a: register_tools blocked the event loop for 11" in caplog.text
+
+
+async def test_a_coroutine_is_awaited_as_if_it_stood_there():
+    """Its answer, its error, and what it waits for in between."""
+
+    async def work(error=None):
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+        if error:
+            raise error
+        return 42
+
+    calls = Calls()
+    assert await calls.run("a", "hook", work()) == 42
+    with pytest.raises(LookupError, match="nothing"):
+        await calls.run("a", "hook", work(LookupError("nothing")))
+    assert (calls.charges()[0].calls, calls.charges()[0].failures) == (2, 1)
+
+
+async def test_a_coroutine_may_answer_to_what_is_thrown_into_it():
+    """A time-out that it catches is its own affair; a cancellation that it survives is, too."""
+
+    async def stubborn():
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            await asyncio.sleep(0)
+            return "went on"
+
+    assert await Calls().run("a", "hook", stubborn()) == "went on"
+
+
+async def test_draining_waits_for_the_calls_of_one_plugin():
+    """Those of others do not matter."""
+    calls = Calls()
+    end = asyncio.Event()
+    first = asyncio.create_task(calls.run("a", "tool x", end.wait()))
+    second = asyncio.create_task(calls.run("a", "tool y", end.wait()))
+    other = asyncio.create_task(calls.run("b", "tool z", asyncio.Event().wait()))
+    await asyncio.sleep(0)
+    drained = asyncio.create_task(calls.drained("a", timeout=10))
+    await asyncio.sleep(0)
+    assert not drained.done()
+    end.set()
+    assert await drained
+    await asyncio.gather(first, second)
+    other.cancel()
+
+
+async def test_draining_has_a_bound():
+    """It gives False, and the call goes on."""
+    calls = Calls()
+    with calls.charge("a", "provider x"):
+        assert await calls.drained("a", timeout=0.01) is False
+    assert await calls.drained("a", timeout=0.01) is True
+    assert await calls.drained("unheard", timeout=0.01) is True
+
+
+def test_the_accounts_of_a_plugin_can_be_dropped():
+    """Also while a call is under way, which ends without one."""
+    calls = Calls()
+    with calls.charge("a", "x"), calls.charge("b", "x"):
+        calls.forget("a")
+    assert [c.plugin for c in calls.charges()] == ["b"]
