@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from quart import Quart, Response, request
+from quart import Quart, Response, g, request
 from quart.typing import ResponseTypes
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -86,13 +86,23 @@ def _install(app: Quart, state: State) -> None:
     @app.before_request
     async def enter() -> None:
         logs.place.set(logs.Place(request=uuid.uuid4().hex[:12]))
-        name = request.blueprint
-        if name is not None and state.registry.find("blueprint", name) is None:
+        if request.blueprint is None:
+            return
+        owner = state.registry.find("blueprint", request.blueprint)
+        if owner is None:
             raise NotFound("the plugin of this route was taken out")
+        g.owner = owner.provenance.plugin
+        g.call = state.registry.calls.charge(g.owner, f"route {request.endpoint}")
+        g.call.__enter__()
+
+    @app.teardown_request
+    async def account(error: BaseException | None) -> None:
+        if call := g.pop("call", None):
+            call.__exit__(type(error) if error else None, error, None)
 
     @app.after_request
     async def leave(response: ResponseTypes) -> ResponseTypes:
-        return tame(response, f"route {request.endpoint}")
+        return tame(response, f"plugin {g.get('owner', 'unknown')}, route {request.endpoint}")
 
     state.access.install(app)
     app.register_error_handler(ChatcoreError, error_response)
@@ -112,8 +122,10 @@ async def opened(app: Quart) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         presence = Presence(state.config.data / "workers")
         stack.callback(presence.leave)
-        await state.database.open(state.plugins.migrations())
+        unmigrated = await state.database.open(state.plugins.migrations())
         stack.push_async_callback(state.database.close)
+        for name, error in unmigrated.items():
+            await state.plugins.unload(name, error=error)
         await state.access.check_binding()
         state.runs.join(presence.worker)
         await state.runs.recover(presence.take_dead())

@@ -7,7 +7,8 @@ writer brings it to the database in groups, from where every other worker, and t
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 FLUSH_INTERVAL = 0.025
 """Seconds between two group commits of the log, at the least: how much of an answer a crash may cost."""
+SETTLE_INTERVAL = 5.0
+"""Seconds after which events move from the worker's journal to the logs of their runs."""
 LEASE = 15.0
 """Seconds for which a worker may be silent before its runs are taken for dead."""
 POLL_INTERVAL = 0.05
@@ -60,6 +63,7 @@ class Run:
         self.stop = Stop()
         self.events: list[Event] = []
         self.durable = 0
+        self.settled = 0
         self.ended = False
         self.messages: list[StoredMessage] = []
         self._strict = strict
@@ -77,7 +81,7 @@ class Run:
 
     def written(self, count: int) -> None:
         """Notes that the first `count` events are on disk."""
-        self.durable = count
+        self.durable = max(self.durable, count)
         if self._strict:
             self.wake()
 
@@ -236,12 +240,19 @@ class StoredReader:
 
 
 class LogWriter:
-    """Brings the logs of this worker's runs to the database, all of them in one commit, at most every 25 ms."""
+    """Brings the logs of this worker's runs to the database, at most 25 ms after they were told.
+
+    The events of all runs go into the worker's journal, in one row and one commit. Every few seconds, and for each run
+    when it ends, they move from there to the run's own log: rows of single runs lie so far apart on the disk that
+    writing them for every group would cost more than all the rest.
+    """
 
     def __init__(self, table: RunTable) -> None:
+        self.worker = ""
         self._table = table
         self._dirty: set[Run] = set()
-        self._lock = asyncio.Lock()
+        self._journaled: set[Run] = set()
+        self._settle_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def touch(self, run: Run) -> None:
@@ -250,10 +261,14 @@ class LogWriter:
         if self._task is None:
             self._task = asyncio.create_task(self._write_until_clean())
 
-    async def finish(self, run: Run) -> None:
-        """Writes what is left of a run that has ended, without waiting for the next group."""
-        self._dirty.add(run)
-        await self._write()
+    async def finish(self, run: Run, ended: RunEnded) -> None:
+        """Writes the end of a run, with what of its log is not in its place."""
+        self._dirty.discard(run)
+        self._journaled.discard(run)
+        count = len(run.events)
+        await self._table.finish(run.turn.id, ended.state, ended.reason, count, _rows([(run, run.settled, count)]))
+        run.settled = count
+        run.written(count)
 
     async def _write_until_clean(self) -> None:
         try:
@@ -264,24 +279,38 @@ class LogWriter:
             self._task = None
 
     async def _write(self) -> None:
-        async with self._lock:
-            dirty, self._dirty = self._dirty, set()
-            ends = {run: len(run.events) for run in dirty if run.durable < len(run.events)}
-            if not ends:
-                return
-            rows = [
-                LogRow(run.turn.id, run.durable + 1, end, eventlog.pack(run.events[run.durable : end]))
-                for run, end in ends.items()
-            ]
-            try:
-                await self._table.append(rows)
-            except ChatcoreError as error:
-                logger.error("the run log could not be written: %s", error)  # noqa: TRY400  the error says it all
-                for run in ends:
-                    run.give_up_durability()
-                return
-            for run, end in ends.items():
-                run.written(end)
+        dirty, self._dirty = self._dirty, set()
+        ends = {run: len(run.events) for run in dirty}
+        try:
+            if ends and time.monotonic() >= self._settle_at:
+                await self._settle(ends)
+            elif ends:
+                await self._table.journal(self.worker, _rows([(run, run.durable, end) for run, end in ends.items()]))
+                self._journaled |= dirty
+        except ChatcoreError as error:
+            logger.error("the run log could not be written: %s", error)  # noqa: TRY400  the error says it all
+            for run in dirty:
+                run.give_up_durability()
+            return
+        for run, end in ends.items():
+            run.written(end)
+
+    async def _settle(self, ends: Mapping[Run, int]) -> None:
+        known = {**{run: run.durable for run in self._journaled}, **ends}
+        await self._table.settle(self.worker, _rows([(run, run.settled, end) for run, end in known.items()]))
+        for run, end in known.items():
+            run.settled = max(run.settled, end)
+        self._journaled.clear()
+        self._settle_at = time.monotonic() + SETTLE_INTERVAL
+
+
+def _rows(parts: Iterable[tuple[Run, int, int]]) -> list[LogRow]:
+    """The rows of parts of logs: of each the run, the number of its last event before the part, and the part's last."""
+    return [
+        LogRow(run.turn.id, after + 1, end, eventlog.pack(run.events[after:end]))
+        for run, after, end in parts
+        if end > after
+    ]
 
 
 class Runs:
@@ -303,9 +332,7 @@ class Runs:
         """How many turns are under way in this worker."""
         return len(self._live)
 
-    def start(
-        self, turn: Turn, provider: Provider, begun: asyncio.Future[Begun], *, grace: float | None = None
-    ) -> Run:
+    def start(self, turn: Turn, provider: Provider, begun: asyncio.Future[Begun], *, grace: float | None = None) -> Run:
         """Starts the run of a turn. Nothing of it is told before `begun`, its row in the database, is there.
 
         `grace` as in `Run`.
@@ -375,7 +402,7 @@ class Runs:
 
     def join(self, worker: str) -> None:
         """Says under which name this worker leases its runs."""
-        self.worker = worker
+        self.worker = self._log.worker = worker
 
     async def keep(self, presence: Presence, *, retention: float) -> None:
         """Renews the leases of this worker's runs, closes those of dead workers and drops old logs, until cancelled.
@@ -429,8 +456,7 @@ class Runs:
 
     async def _end(self, run: Run, ended: RunEnded) -> None:
         try:
-            await self._log.finish(run)
-            await self._table.finish(run.turn.id, ended.state, ended.reason, len(run.events))
+            await self._log.finish(run, ended)
         except ChatcoreError as error:
             # The row stays as it is: its lease runs out and recovery closes it when the database can be written again.
             logger.error("run %s has ended and could not be closed: %s", run.turn.id, error)  # noqa: TRY400
@@ -445,6 +471,8 @@ class Runs:
         records = await self._table.claim_expired(self.worker, datetime.now(UTC), lease(), dead_workers)
         for record in records:
             await self._close_abandoned(record)
+        if records:
+            await self._table.forget(self.worker)
         return len(records)
 
     async def _close_abandoned(self, record: RunRecord) -> None:
@@ -460,10 +488,10 @@ class Runs:
             )
             rest: list[Event] = [*(MessageStored(message) for message in stored[:1]), ended]
             last = rows[-1].last if rows else 0
-            await self._table.append([LogRow(record.id, last + 1, last + len(rest), eventlog.pack(rest))])
+            rows = [*rows, LogRow(record.id, last + 1, last + len(rest), eventlog.pack(rest))]
             events += rest
             logger.warning("run %s was broken off by the end of its server; its text is kept", record.id)
-        await self._table.finish(record.id, ended.state, ended.reason, len(events))
+        await self._table.finish(record.id, ended.state, ended.reason, len(events), rows)
 
 
 def _unfinished(record: RunRecord, events: Sequence[Event]) -> list[NewMessage]:

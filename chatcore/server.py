@@ -99,7 +99,7 @@ def _hypercorn(config: Config) -> HypercornConfig:
     settings.backlog = 4096
     settings.graceful_timeout = 1.0
     settings.include_server_header = False
-    settings.errorlog = logging.getLogger("chatcore.http1")
+    settings.errorlog = logging.getLogger("hypercorn.error")  # at warning: our own line says the address
     settings.certfile = str(config.certfile) if config.certfile else None
     settings.keyfile = str(config.keyfile) if config.keyfile else None
     return settings

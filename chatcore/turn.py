@@ -8,7 +8,7 @@ is stored together with a place for each tool's answer, which says that the outc
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import attrs
 
@@ -128,28 +128,30 @@ async def run_turn(
             yield images
         try:
             async with stop.interrupts():
-                async for events in _ask(work, answer):
-                    yield events
+                async with aclosing(_ask(work, answer)) as batches:
+                    async for events in batches:
+                        yield events
         except ProviderError as error:
             failure = error
         ending = _ending(work, answer, failure, hop)
         stored = await _store_answer(work, answer, ending)
         yield [MessageStored(message) for message in stored[:1]]
         if ending is None:
-            async for events in _run_tools(work, stored):
-                yield events
+            async with aclosing(_run_tools(work, stored)) as batches:
+                async for events in batches:
+                    yield events
             ending = _ending_after_tools(work)
         if ending is not None:
             yield [*([ending.event] if ending.event else []), RunEnded(ending.state, ending.reason)]
             return
 
 
-async def _ask(work: _Work, answer: Answer) -> AsyncIterator[Sequence[Event]]:
+async def _ask(work: _Work, answer: Answer) -> AsyncGenerator[Sequence[Event], None]:
     """One call of the model; asks once more without tools if it refuses them."""
     try:
-        async for events in work.provider.stream(_request(work)):
-            answer.add(events)
-            yield events
+        async with aclosing(_stream(work, answer)) as batches:
+            async for events in batches:
+                yield events
     except ProviderRefused as error:
         if not (work.tools and work.may_drop_tools and answer.empty and _refuses_tools(error)):
             raise
@@ -157,9 +159,21 @@ async def _ask(work: _Work, answer: Answer) -> AsyncIterator[Sequence[Event]]:
         return
     work.tools = ()
     yield [Notice("tools_unsupported", f"{work.turn.model} does not support tools; asking again without them.")]
-    async for events in work.provider.stream(_request(work)):
-        answer.add(events)
-        yield events
+    async with aclosing(_stream(work, answer)) as batches:
+        async for events in batches:
+            yield events
+
+
+async def _stream(work: _Work, answer: Answer) -> AsyncGenerator[Sequence[Event], None]:
+    """What the provider says, taken in as it comes. A stop closes the provider's generator, and so its connection."""
+    stream = work.provider.stream(_request(work))
+    try:
+        async for events in stream:
+            answer.add(events)
+            yield events
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
 
 
 def _take_images(work: _Work) -> list[Event]:
@@ -313,7 +327,7 @@ def answer_messages(answer: Answer, origin: Origin, *, partial: bool, not_run: s
 # --- tools ------------------------------------------------------------------------------------------------------------
 
 
-async def _run_tools(work: _Work, stored: Sequence[StoredMessage]) -> AsyncIterator[Sequence[Event]]:
+async def _run_tools(work: _Work, stored: Sequence[StoredMessage]) -> AsyncGenerator[Sequence[Event], None]:
     """Runs all tools of an answer at once; yields each as it ends. A stop ends those that still run."""
     assistant, *places = stored
     calls = assistant.message.tool_calls

@@ -3,9 +3,9 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from chatcore.cli import COMMANDS, command
 from chatcore.config import Config
+from chatcore.errors import ConfigError
 from chatcore.settings import options
 
 SETTINGS = ("CHATCORE_", "OPENROUTER_", "HOST", "PORT", "MODEL_NAME", "TITLE_MODEL", "CHAT_DATABASE")
@@ -94,13 +95,11 @@ def plugin_files(directory):
 
 
 def test_help_is_quick():
-    """It answers before one wonders: the fastest of a few, since others use the machine, too."""
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        assert start("--help").returncode == 0
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.25
+    """It answers before one wonders. Counted in processor time, since other tests may use the machine, too."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert start("--help").returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.25
 
 
 def test_help_imports_nothing_of_the_server():
@@ -153,13 +152,19 @@ def test_the_version_is_printed(option):
 def test_a_wrong_configuration_is_told_without_a_traceback(directory):
     """Exit code 2, everything that is wrong, on standard error."""
     (directory / "chatcore.toml").write_text("prot = 1\nworkers = 'two'\n")
-    for name in ("serve", "plugins", "config", "nonsense"):
-        done = start(name)
-        assert done.returncode == 2
-        assert not done.stdout
-        assert "did you mean 'port'?" in done.stderr
-        assert "workers" in done.stderr
-        assert "Traceback" not in done.stderr
+    done = start("serve")
+    assert done.returncode == 2
+    assert not done.stdout
+    assert "did you mean 'port'?" in done.stderr
+    assert "workers" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["plugins", "hooks", "config", "tokens", "--help-all"])
+def test_all_commands_that_read_the_configuration_tell_of_it(directory, name):
+    """Those of plugins, too."""
+    (directory / "chatcore.toml").write_text("prot = 1\n")
+    assert isinstance(CliRunner().invoke(command, [name]).exception, ConfigError)
 
 
 def test_a_hint_is_told_with_the_error():
@@ -218,21 +223,8 @@ def test_disabling_adds_to_the_configuration(directory):
 def test_serve_has_the_options_of_the_design():
     """Each with the words of the setting that it overrides."""
     output = " ".join(run("serve", "--help").split())
-    names = [
-        "host",
-        "port",
-        "workers",
-        "data",
-        "config",
-        "plugins-dir",
-        "disable",
-        "strict",
-        "insecure",
-        "reload",
-        "certfile",
-        "keyfile",
-    ]
-    assert all(f"--{name}" in output for name in names)
+    names = "host port workers data config plugins-dir disable strict insecure reload certfile keyfile"
+    assert all(f"--{name}" in output for name in names.split())
     texts = {option.name: option.help for option in options(Config)}
     assert all(texts[name] in output for name in ("host", "port", "strict", "insecure", "certfile"))
 
@@ -378,7 +370,7 @@ def test_new_refuses_what_is_not_a_name(name, directory):
     assert not list(directory.iterdir())
 
 
-@pytest.mark.parametrize("name", ["echo", "openrouter", "plugin-template"])
+@pytest.mark.parametrize("name", ["echo", "openrouter"])
 def test_new_refuses_names_of_plugins_that_there_are(name):
     """The server would not start with both."""
     assert f"there is a plugin '{name}' already" in run("new", name, code=1)

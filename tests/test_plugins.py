@@ -308,6 +308,23 @@ def test_settings_come_from_the_plugins_section_and_its_environment_names(load):
     assert plugin.context.data.is_dir()
 
 
+@pytest.mark.parametrize("wrong", ["int", "'text'", "None"])
+def test_settings_that_are_not_a_settings_class_fail(load, wrong):
+    """Said as what it is."""
+    text = TOOL.format(cls="Joke", tool="joke") + f"    Joke.settings_class = {wrong}\n"
+    row = row_of(load(texts={"joke": text}), "joke")
+    assert row.state == "failed"
+    assert row.reason.startswith("its settings_class raised")
+
+
+def test_a_plugin_with_tables_has_its_migrations_beside_them(load, site):
+    """Only plugins that are on."""
+    text = TOOL.format(cls="Given", tool="joke") + "    Given.tables = (Given,)\n"
+    install(site, "chatcore-joke", "1.2", "joke_module", text, entry="joke")
+    assert load().migrations() == {"joke": site / "migrations"}
+    assert load(disable=("joke",)).migrations() == {}
+
+
 # --- conflicts --------------------------------------------------------------------------------------------------------
 
 

@@ -25,4 +25,4 @@ BUILTINS: Sequence[tuple[str, type[Plugin[Any]]]] = (
     ("echo", Echo),
     ("terminal", Terminal),
 )
-"""By name, in the order in which they are loaded: after those that were installed."""
+"""By name, in the order in which they are loaded: before those that were installed."""

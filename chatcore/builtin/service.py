@@ -76,22 +76,7 @@ def _default_model(server: state.State) -> str | None:
 @describe(summary="The plugins and their states")
 @authenticated
 async def plugins() -> ResponseReturnValue:
-    rows = state.current().plugins.rows
-    return {
-        "plugins": [
-            {
-                "name": row.name,
-                "distribution": row.provenance.distribution,
-                "version": row.provenance.version,
-                "state": row.state,
-                "reason": row.reason,
-                "summary": row.summary,
-                "contributes": list(row.contributes),
-                "load_ms": round(row.seconds * 1000, 1),
-            }
-            for row in rows
-        ]
-    }
+    return {"plugins": state.current().plugins.table()}
 
 
 @public

@@ -1,10 +1,11 @@
 """Runs and their logs in the database."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
 import attrs
+import msgspec
 import peewee
 
 from chatcore.database import tables
@@ -14,6 +15,8 @@ from chatcore.tools import JsonObject
 from chatcore.types import FINAL_STATES, Principal, RunState
 
 _LIVE = ("running", "waiting")
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[tuple[str, int, int, bytes]]).decode
 _PRUNED_AT_ONCE = 50  # runs; a longer transaction would keep the answers of others waiting
 
 
@@ -88,22 +91,31 @@ class Runs:
         )
 
     async def log(self, principal: Principal, run_id: str, after: int) -> Sequence[LogRow]:
-        """The rows of a run's log that hold events after number `after`, in order. Raises NotFound."""
+        """The rows of a run's log that hold events after number `after`, in order. Raises NotFound.
+
+        Of a run under way this includes what is still in its worker's journal.
+        """
         return await self.database.read(partial(_log, principal.id, run_id, after))
 
-    async def append(self, rows: Sequence[LogRow]) -> None:
-        """Adds to the logs of any runs. What belongs to a run that was deleted meanwhile is dropped."""
-        await self.database.write(partial(_append, rows))
+    async def journal(self, worker: str, rows: Sequence[LogRow]) -> None:
+        """Stores the latest events of all runs of a worker. Costs the same for any number of runs."""
+        await self.database.write(partial(_journal, worker, rows))
+
+    async def settle(self, worker: str, rows: Sequence[LogRow]) -> None:
+        """Moves what is in a worker's journal to the logs of its runs: `rows` hold all of it that is still of use.
+        What belongs to a run that was deleted meanwhile is dropped."""
+        await self.database.write(partial(_settle, worker, rows))
 
     async def set_state(self, run_id: str, state: RunState, reason: str | None = None) -> None:
         """Notes that a run waits or goes on. One that has ended stays as it is."""
         await self.database.write(partial(_update, run_id, state=state, reason=reason))
 
-    async def finish(self, run_id: str, state: RunState, reason: str, last_seq: int) -> None:
-        """Ends a run, with the number of its last event. One that has ended already stays as it is."""
-        await self.database.write(
-            partial(_update, run_id, state=state, reason=reason, last_seq=last_seq, ended_at=datetime.now(UTC))
-        )
+    async def finish(
+        self, run_id: str, state: RunState, reason: str, last_seq: int, rows: Sequence[LogRow] = ()
+    ) -> None:
+        """Ends a run, with the number of its last event and the part of its log that is not in its place yet. One
+        that has ended already stays as it is."""
+        await self.database.write(partial(_finish, run_id, state, reason, last_seq, rows))
 
     async def renew(self, worker: str, run_ids: Collection[str], until: datetime) -> frozenset[str]:
         """Renews the leases of this worker's runs. Gives those it still holds: another worker may have taken one."""
@@ -112,8 +124,15 @@ class Runs:
     async def claim_expired(
         self, worker: str, now: datetime, until: datetime, dead_workers: Collection[str] = ()
     ) -> Sequence[RunRecord]:
-        """Takes over the runs whose lease has run out, or whose worker is known to be dead. No two workers get one."""
+        """Takes over the runs whose lease has run out, or whose worker is known to be dead. No two workers get one.
+
+        Their latest events stay in the dead worker's journal until `forget`.
+        """
         return await self.database.write(partial(_claim, worker, now, until, tuple(dead_workers)))
+
+    async def forget(self, worker: str) -> None:
+        """Drops the journals of workers that have no runs any more, but for this one's."""
+        await self.database.write(partial(_forget, worker))
 
     async def prune(self, before: datetime) -> int:
         """Deletes the logs of the runs that ended before a time. Gives the number of those runs."""
@@ -191,7 +210,7 @@ def _get(owner: str, run_id: str) -> RunRecord:
 
 
 def _log(owner: str, run_id: str, after: int) -> Sequence[LogRow]:
-    found = tables.execute("SELECT 1 FROM run WHERE id = ? AND owner = ?", run_id, owner)
+    found = tables.execute("SELECT state FROM run WHERE id = ? AND owner = ?", run_id, owner)
     if not found:
         raise NotFound("Run not found")
     rows = tables.execute(
@@ -199,16 +218,44 @@ def _log(owner: str, run_id: str, after: int) -> Sequence[LogRow]:
         run_id,
         after,
     )
-    return [LogRow(*row) for row in rows]
+    log = [LogRow(*row) for row in rows]
+    return log if found[0][0] in FINAL_STATES else [*log, *_journaled(run_id, log[-1].last if log else after)]
+
+
+def _journaled(run_id: str, after: int) -> Iterator[LogRow]:
+    for (data,) in tables.execute("SELECT data FROM run_journal ORDER BY id"):
+        for entry in _unpack(data):
+            if entry[0] == run_id and entry[2] > after:
+                yield LogRow(*entry)
+
+
+def _journal(worker: str, rows: Sequence[LogRow]) -> None:
+    entries = [(row.run_id, row.first, row.last, row.data) for row in rows]
+    tables.execute("INSERT INTO run_journal (worker, data) VALUES (?, ?)", worker, _pack(entries))
+
+
+def _settle(worker: str, rows: Sequence[LogRow]) -> None:
+    _append(rows)
+    tables.execute("DELETE FROM run_journal WHERE worker = ?", worker)
 
 
 def _append(rows: Sequence[LogRow]) -> None:
-    run_ids = {row.run_id for row in rows}
-    marks = ", ".join("?" * len(run_ids))
-    known = {run_id for (run_id,) in tables.execute(f"SELECT id FROM run WHERE id IN ({marks})", *run_ids)}  # noqa: S608  question marks
     tables.execute_many(
-        "INSERT INTO run_log (run_id, first_seq, last_seq, data) VALUES (?, ?, ?, ?)",
-        [(row.run_id, row.first, row.last, row.data) for row in rows if row.run_id in known],
+        "INSERT INTO run_log (run_id, first_seq, last_seq, data) SELECT id, ?, ?, ? FROM run WHERE id = ? "
+        "ON CONFLICT DO NOTHING",
+        [(row.first, row.last, row.data, row.run_id) for row in rows],
+    )
+
+
+def _finish(run_id: str, state: RunState, reason: str, last_seq: int, rows: Sequence[LogRow]) -> None:
+    _append(rows)
+    tables.execute(
+        f"UPDATE run SET state = ?, reason = ?, last_seq = ?, ended_at = ? WHERE id = ? AND state IN {_LIVE}",  # noqa: S608
+        state,
+        reason,
+        last_seq,
+        tables.microseconds(datetime.now(UTC)),
+        run_id,
     )
 
 
@@ -227,6 +274,13 @@ def _claim(worker: str, now: datetime, until: datetime, dead_workers: tuple[str,
     lost = (run.lease_until < now) | run.worker.in_(dead_workers)
     taken = run.update(worker=worker, lease_until=until).where(run.state.in_(_LIVE), lost).returning(run.id)
     return _records(run.id.in_([run_id for (run_id,) in tables.fetch(taken)]))
+
+
+def _forget(worker: str) -> None:
+    tables.execute(
+        f"DELETE FROM run_journal WHERE worker <> ? AND worker NOT IN (SELECT worker FROM run WHERE state IN {_LIVE})",  # noqa: S608
+        worker,
+    )
 
 
 def _prune(before: datetime) -> int:

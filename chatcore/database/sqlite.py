@@ -180,12 +180,6 @@ class Sqlite(peewee.SqliteDatabase):
         """Begins a transaction; waits for other processes that write."""
         _patiently(partial(super().begin, lock_type))
 
-    @property
-    def alive(self) -> bool:
-        """Whether the transaction goes on. SQLite gives it up by itself when it runs out of disk or memory."""
-        connection: sqlite3.Connection = self.connection()  # type: ignore[no-untyped-call]  # peewee's stub
-        return connection.in_transaction
-
     def statement(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
         """Runs one statement in the calling thread's connection."""
         cursor: sqlite3.Cursor = self.execute_sql(sql, parameters)  # type: ignore[no-untyped-call]  # peewee's stub

@@ -182,6 +182,14 @@ class RunLog(Table):
         primary_key = peewee.CompositeKey("run", "first_seq")
 
 
+class RunJournal(Table):
+    """The latest events of all runs of a worker, a row for each commit. They move to `run_log` within seconds."""
+
+    id = peewee.BigAutoField()
+    worker = peewee.TextField()
+    data = peewee.BlobField()
+
+
 class Document(Table):
     """A JSON document of somebody, found by its namespace and key."""
 

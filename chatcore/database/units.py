@@ -85,15 +85,28 @@ def _commit(engine: "Sqlite", units: Sequence[Unit]) -> None:
     """
     try:
         engine.join(writes=True)
-        with engine.atomic("IMMEDIATE"):
-            for unit in units:
-                unit.result = unit.work()
+        _run(engine, units)
     except BaseException as error:  # noqa: BLE001  the thread's boundary: whatever it is, the callers get it
         if len(units) == 1:
             units[0].error = _told(engine, error)
             return
         for unit in units:
             _commit(engine, [unit])
+
+
+def _run(engine: "Sqlite", units: Sequence[Unit]) -> None:
+    first: BaseException | None = None
+    try:
+        with engine.atomic("IMMEDIATE"):
+            try:
+                for unit in units:
+                    unit.result = unit.work()
+            except BaseException as error:
+                first = error
+                raise
+    except BaseException as error:
+        # A full disk ends the transaction by itself; that it then cannot be undone is not what went wrong.
+        raise first or error from None
 
 
 def _told(engine: "Sqlite", error: BaseException) -> BaseException:

@@ -313,7 +313,7 @@ def _text(error: ChatcoreError) -> str:
 
 
 def _first_line(documented: object) -> str:
-    return (inspect.getdoc(documented) or "").partition("\n")[0]
+    return (documented.__doc__ or "").strip().partition("\n")[0]
 
 
 def _warn_of_unknown_names(loaded: Loaded, names: Sequence[str]) -> None:

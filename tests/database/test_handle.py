@@ -94,8 +94,9 @@ async def test_failing_unit_leaves_nothing(database: Database) -> None:
     assert await database.read(tables.Conversation.select().count) == 0
 
 
-async def test_units_that_wait_together_share_a_commit(database: Database) -> None:
-    """One transaction serves all units that wait; one that fails among them is undone alone."""
+@pytest.mark.parametrize(("bad", "commits"), [(None, 3), (3, 7)])
+async def test_units_that_wait_together_share_a_commit(database: Database, bad: int | None, commits: int) -> None:
+    """One transaction serves all units that wait; if one of them fails, the others get a transaction each."""
     statements: list[str] = []
     await database.write(lambda: tables.bound.connection().set_trace_callback(statements.append))
     started, hold = threading.Event(), threading.Event()
@@ -104,7 +105,7 @@ async def test_units_that_wait_together_share_a_commit(database: Database) -> No
 
     def put(number: int) -> int:
         tables.Conversation.insert(id=f"c{number}", owner="ann", created_at=NOW, updated_at=NOW).execute()
-        if number == 3:
+        if number == bad:
             raise RequestError("not this one")
         return tables.Conversation.select().count()
 
@@ -113,8 +114,9 @@ async def test_units_that_wait_together_share_a_commit(database: Database) -> No
     hold.set()
     results = await units
     await first
-    assert [str(result) for result in results] == ["1", "2", "3", "not this one", "4", "5"]
-    assert statements.count("COMMIT") == 3  # of the first write, of the one that held the writer, of all six
+    wanted = ["1", "2", "3", "4", "5", "6"] if bad is None else ["1", "2", "3", "not this one", "4", "5"]
+    assert [str(result) for result in results] == wanted
+    assert statements.count("COMMIT") == commits  # of the first write, of the one that held the writer, of the six
 
 
 async def test_group_that_cannot_be_committed_is_tried_one_by_one(database: Database) -> None:

@@ -150,7 +150,12 @@ class EventsFormat:
 
     def _frame(self, number: int, event: Event) -> bytes:
         fields = {key: value for key, value in wire.unstructure(event).items() if key != "raw"}
-        return b"id: %b:%d\nevent: %b\ndata: %b\n\n" % (self._id, number, type(event).__name__.encode(), wire.dumps(fields))
+        return b"id: %b:%d\nevent: %b\ndata: %b\n\n" % (
+            self._id,
+            number,
+            type(event).__name__.encode(),
+            wire.dumps(fields),
+        )
 
 
 FORMATS: Mapping[str, Callable[[str, str, ZoneInfo], Format]] = {"chat": ChatFormat, "events": EventsFormat}

@@ -72,6 +72,11 @@ def up(migrator: object, db: Sqlite) -> None:
         class Meta:
             primary_key = peewee.CompositeKey("run", "first_seq")
 
+    class RunJournal(Base):
+        id = peewee.BigAutoField(constraints=db.row_id_constraints)
+        worker = peewee.TextField()
+        data = peewee.BlobField()
+
     class Document(Base):
         owner = peewee.TextField()
         namespace = peewee.TextField()
@@ -93,5 +98,5 @@ def up(migrator: object, db: Sqlite) -> None:
         last_used_at = peewee.BigIntegerField(null=True)
         revoked_at = peewee.BigIntegerField(null=True)
 
-    db.create_tables([Conversation, Message, Run, RunLog, Document, Token])
+    db.create_tables([Conversation, Message, Run, RunLog, RunJournal, Document, Token])
     db.create_search_index()

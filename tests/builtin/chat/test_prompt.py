@@ -63,7 +63,7 @@ def test_today_is_the_users_day():
     text = system_prompt(None, None, late, NEW_YORK)
     assert "Wednesday, 1 July 2026" in text
     assert "23:30 EDT" in text
-    assert "2026-07-02T03:30:00Z" in text
+    assert "2026-07-02T03:30Z" in text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,346 @@
+"""Writes the parts of the documentation that the code knows better.
+
+A page marks such a part with `<!-- generated: KIND ARGUMENT -->` and `<!-- /generated -->`; the kinds are those of
+`KINDS`. `python docs/generate.py` brings all pages up to date, and `tests/test_docs.py` fails while one is not.
+"""
+
+import ast
+import inspect
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+DOCS = Path(__file__).parent
+PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))
+
+_PART = re.compile(r"(<!-- generated: (\w+) (\S+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+
+
+def rendered(page: str) -> str:
+    """The text of a page with its generated parts made anew."""
+    return _PART.sub(lambda part: f"{part[1]}\n{KINDS[part[2]](part[3]).strip()}\n\n{part[4]}", page)
+
+
+def main() -> None:
+    """Brings all pages up to date, and says which have changed."""
+    for path in PAGES:
+        before = path.read_text(encoding="utf-8")
+        after = rendered(before)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            sys.stdout.write(f"wrote {path.relative_to(DOCS.parent)}\n")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+# --- Python: the public names of a module, as they stand in its source ------------------------------------------------
+
+
+def module(name: str) -> str:
+    """Every public class, function and value of a module."""
+    source = inspect.getsource(import_module(name))
+    chosen = [node for node in ast.parse(source).body if _is_public(node)]
+    return "\n\n".join(_entry(node, source.splitlines(), _text_below(node, source)) for node in chosen)
+
+
+def symbol(path: str) -> str:
+    """One name, written `module:name`."""
+    name, _, wanted = path.partition(":")
+    source = inspect.getsource(import_module(name))
+    node = next(node for node in ast.parse(source).body if _name(node) == wanted)
+    return _entry(node, source.splitlines(), _text_below(node, source))
+
+
+def hook(name: str) -> str:
+    """The specification of a hook: its signature and what it says about itself."""
+    source = inspect.getsource(import_module("chatcore.hooks"))
+    plugin = next(node for node in ast.parse(source).body if _name(node) == "Plugin")
+    function = next(node for node in getattr(plugin, "body", ()) if _name(node) == name)
+    signature = "\n".join(_stub(function, source.splitlines(), documented=False)[1:]).replace('"', "")
+    return f"```py\n{inspect.cleandoc(signature)}\n```\n\n{ast.get_docstring(function)}"
+
+
+def _entry(node: ast.stmt, lines: Sequence[str], text: str) -> str:
+    stub = "\n".join(_stub(node, lines, documented=False))
+    return f"### {_name(node)}\n\n{text}\n\n```py\n{stub}\n```"
+
+
+def _name(node: ast.stmt) -> str:
+    match node:
+        case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+            return node.name
+        case ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]):
+            return name
+    return ""
+
+
+def _is_public(node: ast.stmt) -> bool:
+    name = _name(node)
+    return bool(name) and not name.startswith("_") and not re.fullmatch(r"[A-Z]|logger", name)
+
+
+def _text_below(node: ast.stmt, source: str) -> str:
+    """The docstring of a class or function, or the text that stands below a value."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return _markdown(ast.get_docstring(node) or "")
+    body = ast.parse(source).body
+    following = [other for other in body if other.lineno > node.lineno][:1]
+    match following:
+        case [ast.Expr(value=ast.Constant(value=str(text)))]:
+            return _markdown(inspect.cleandoc(text))
+    return ""
+
+
+def _markdown(docstring: str) -> str:
+    """A docstring as Markdown: its sections (`Args:`, `Raises:`) as lists."""
+    text, *sections = re.split(r"^(Args|Raises):\n", docstring, flags=re.MULTILINE)
+    pieces = [text.strip()]
+    for head, body in zip(sections[::2], sections[1::2], strict=True):
+        indented, _, rest = re.sub(r"\n(?=\S)", "\0", body, count=1).partition("\0")
+        items = re.sub(r"\n {5,}", " ", indented).strip().splitlines()
+        listed = "\n".join(re.sub(r"^\s*(\w+):", r"* `\1`:", item) for item in items if item.strip())
+        pieces.append(f"{'Arguments' if head == 'Args' else head}:\n\n{listed}\n\n{rest.strip()}".strip())
+    return "\n\n".join(filter(None, pieces))
+
+
+def _stub(node: ast.stmt, lines: Sequence[str], *, documented: bool) -> list[str]:
+    """The source of a statement without the bodies of functions and without what is private."""
+    if isinstance(node, ast.ClassDef):
+        return _class_stub(node, lines)
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return list(lines[node.lineno - 1 : node.end_lineno])
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    head = list(lines[first - 1 : _body_line(node) - 1])
+    if node.body[0].lineno == node.lineno:  # `def name(self): ...`
+        return list(lines[first - 1 : node.lineno])
+    return head + (_docstring_lines(node, lines) if documented else [])
+
+
+def _body_line(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> int:
+    """The number of the line on which the body begins."""
+    first = node.body[0]
+    decorators = getattr(first, "decorator_list", [])
+    return min([first.lineno, *(decorator.lineno for decorator in decorators)])
+
+
+def _docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, lines: Sequence[str]) -> list[str]:
+    if ast.get_docstring(node) is None:
+        return []
+    return list(lines[node.body[0].lineno - 1 : node.body[0].end_lineno])
+
+
+def _class_stub(node: ast.ClassDef, lines: Sequence[str]) -> list[str]:
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    stub = list(lines[first - 1 : node.lineno])
+    spaced = False
+    for member in node.body:
+        if not _name(member) or (_name(member).startswith("_") and _name(member) != "__init__"):
+            continue
+        if node.name == "Plugin" and "hookspec" in map(ast.unparse, getattr(member, "decorator_list", ())):
+            continue
+        is_function = isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef)
+        if len(stub) > 1 and (is_function or spaced):
+            stub.append("")
+        spaced = is_function
+        stub += _stub(member, lines, documented=True)
+    return stub
+
+
+# --- settings, commands, errors ---------------------------------------------------------------------------------------
+
+
+def settings(path: str) -> str:
+    """The options of a settings class, written `module:Class`."""
+    from chatcore.settings import options  # noqa: PLC0415  only here
+
+    name, _, cls = path.partition(":")
+    rows = [
+        (
+            _code(option.name),
+            option.type,
+            "must be set" if option.default is None else _code(option.default),
+            ", ".join(map(_code, option.env)),
+            option.help,
+        )
+        for option in options(getattr(import_module(name), cls))
+    ]
+    return _table(("setting", "type", "default", "environment", "what it is"), rows)
+
+
+def commands(name: str) -> str:
+    """The help of `chatcore` and all its commands: of the core, or of one plugin."""
+    from chatcore.cli import command  # noqa: PLC0415  only here
+
+    chosen = _core_commands(command) if name == "core" else _plugin_commands(name)
+    return "\n\n".join(f"### {title}\n\n```text\n{_help(title, cmd)}\n```" for title, cmd in chosen)
+
+
+def _core_commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    yield "chatcore", group
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        yield from _with_subcommands(f"chatcore {name}", group.get_command(context, name))
+
+
+def _plugin_commands(plugin: str) -> Iterator[tuple[str, click.Command]]:
+    for contribution in _app("registry").by(plugin):
+        if contribution.kind == "command":
+            yield from _with_subcommands(f"chatcore {contribution.name}", contribution.value)
+
+
+def _with_subcommands(title: str, command: click.Command | None) -> Iterator[tuple[str, click.Command]]:
+    if command is not None:
+        yield title, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _with_subcommands(f"{title} {name}", inner)
+
+
+def _help(title: str, command: click.Command) -> str:
+    settings = {**command.context_settings, "help_option_names": ["-h", "--help"], "terminal_width": 100}
+    with click.Context(command, info_name=title, **{**settings, "max_content_width": 100}) as context:
+        return command.get_help(context).rstrip()
+
+
+def errors(module_name: str) -> str:
+    """The tree of errors, and of each its status, its code, and what it says about itself."""
+    module = import_module(module_name)
+    tree = (module.__doc__ or "").split("\n\n")[1]
+    classes = [cls for cls in vars(module).values() if inspect.isclass(cls) and issubclass(cls, Exception)]
+    entries = [
+        f"### {cls.__name__}\n\nStatus {cls.status}, code `{cls.code}`.\n\n{_markdown(inspect.getdoc(cls) or '')}"
+        for cls in classes
+    ]
+    return "\n\n".join([f"```text\n{inspect.cleandoc(tree)}\n```", *entries])
+
+
+# --- HTTP -------------------------------------------------------------------------------------------------------------
+
+
+def routes(tag: str) -> str:
+    """The routes of one blueprint: what they take and give, from the OpenAPI document of the server."""
+    document = _document()
+    found = [
+        _route(f"{method.upper()} {path}", operation, document["components"]["schemas"])
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if tag in operation.get("tags", ())
+    ]
+    return "\n\n".join(found)
+
+
+def _route(title: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    who = "" if operation["security"] else " Public."
+    pieces = [f"### `{title}`", f"{operation.get('summary', '').rstrip('.')}.{who}", operation.get("description", "")]
+    if parameters := operation.get("parameters"):
+        rows = [(p["name"], p["in"], _type(p["schema"]), p.get("description", "")) for p in parameters]
+        pieces.append(_table(("parameter", "in", "type", "what it is"), [(_code(n), *rest) for n, *rest in rows]))
+    if body := operation.get("requestBody"):
+        pieces.append(f"Body: {_shape(body['content']['application/json']['schema'], schemas)}")
+    for status, response in operation["responses"].items():
+        if status.startswith("2"):
+            pieces.append(f"Answer: {status}{_answer(response.get('content', {}), schemas)}")
+    others = [status for status in operation["responses"] if not status.startswith("2")]
+    if others:
+        pieces.append(f"Errors: {', '.join(others)}.")
+    return "\n\n".join(filter(None, pieces))
+
+
+def _answer(content: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    if "text/event-stream" in content:
+        return ", a [stream of events](sse.md)."
+    if "application/json" in content:
+        return f", {_shape(content['application/json']['schema'], schemas)}"
+    return "."
+
+
+def _shape(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    """A JSON value as a table of its fields, or its type where it has none."""
+    name = schema.get("$ref", "").rpartition("/")[2]
+    target = schemas.get(name, schema)
+    fields = target.get("properties")
+    if not fields:
+        return f"{_type(schema)}."
+    required = target.get("required", ())
+    rows = [
+        (_code(key), _type(field), "required" if key in required else _default(field), field.get("description", ""))
+        for key, field in fields.items()
+    ]
+    text = f"{target['description']}\n\n" if target.get("description") else "an object.\n\n"
+    return text + _table(("field", "type", "default", "what it is"), rows)
+
+
+def _default(schema: Mapping[str, Any]) -> str:
+    import json  # noqa: PLC0415  only here
+
+    return _code(json.dumps(schema["default"])) if "default" in schema else ""
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    match schema:
+        case {"$ref": str(ref)}:
+            return ref.rpartition("/")[2]
+        case {"enum": choices}:
+            return " or ".join(_code(str(choice)) for choice in choices)
+        case {"anyOf": options} | {"oneOf": options}:
+            return " or ".join(map(_type, options))
+        case {"type": "array", **rest}:
+            return f"array of {_type(rest.get('items', {}))}"
+        case {"type": list(types)}:
+            return " or ".join(types)
+        case {"type": str(type_)}:
+            return type_ + _limits(schema)
+    return "any"
+
+
+def _limits(schema: Mapping[str, Any]) -> str:
+    low = schema.get("minimum", schema.get("minLength"))
+    high = schema.get("maximum", schema.get("maxLength"))
+    if low is None and high is None:
+        return ""
+    of = " characters" if "maxLength" in schema or "minLength" in schema else ""
+    return f" ({'' if low is None else low}…{'' if high is None else high}{of})"
+
+
+def _document() -> Mapping[str, Any]:
+    from chatcore.openapi import document  # noqa: PLC0415  only here
+
+    return document(_app(), title="chatcore", version=version("chatcore"))
+
+
+def _app(part: str | None = None) -> Any:  # noqa: ANN401  the app, or a part of its state
+    """A server that was never started, with the built-in plugins and those that are installed."""
+    from chatcore.app import create_app  # noqa: PLC0415  only here
+    from chatcore.config import Config, Loaded  # noqa: PLC0415  only here
+
+    with tempfile.TemporaryDirectory() as directory:
+        app = create_app(Loaded(config=Config(data=Path(directory))))
+    return getattr(app.extensions["chatcore"], part) if part else app
+
+
+KINDS: Mapping[str, Callable[[str], str]] = {
+    "module": module,
+    "symbol": symbol,
+    "hook": hook,
+    "settings": settings,
+    "commands": commands,
+    "errors": errors,
+    "routes": routes,
+}
+
+if __name__ == "__main__":
+    main()
