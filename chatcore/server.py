@@ -6,6 +6,7 @@ hypercorn runs in this process through `worker_serve`; its own command line lose
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from socket import socket
 
@@ -37,6 +38,9 @@ def run(loaded: Loaded) -> None:
     """
     logs.configure(loaded.config.log_level, loaded.config.log_format)
     app = create_app(loaded)
+    # The database's threads need the interpreter for moments only; five milliseconds each time, which is how long the
+    # busy main thread keeps it by default, would be most of what a request takes.
+    sys.setswitchinterval(0.0005)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve_until_signal(app, loaded.config))
 

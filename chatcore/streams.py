@@ -45,20 +45,28 @@ class Streams:
         for reader in self._readers:
             reader.wake()
 
-    def respond(self, reader: Reader, render: Callable[[int, Sequence[Event]], bytes]) -> Response:
-        """A response that follows a run. The reader is closed when the client has gone or has everything."""
-        response = StreamResponse(self._frames(reader, render), headers={**HEADERS, "Chatcore-Run-Id": reader.run_id})
+    def respond(
+        self, reader: Reader, render: Callable[[int, Sequence[Event]], bytes], *, greeting: bytes = b""
+    ) -> Response:
+        """A response that follows a run. The reader is closed when the client has gone or has everything.
+
+        `greeting` is sent at once. A client gets the response's head with the first bytes, not earlier.
+        """
+        response = StreamResponse(self._frames(reader, render, greeting), headers={**HEADERS, "Chatcore-Run-Id": reader.run_id})
         response.timeout = None
         return response
 
-    async def _frames(self, reader: Reader, render: Callable[[int, Sequence[Event]], bytes]) -> AsyncIterator[bytes]:
+    async def _frames(
+        self, reader: Reader, render: Callable[[int, Sequence[Event]], bytes], greeting: bytes
+    ) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         heartbeat = _Heartbeat(reader)
         spoken = loop.time()
         self._readers.add(reader)
         reader.open()
         try:
-            yield b": run %b\n\n" % reader.run_id.encode()
+            if greeting:
+                yield greeting
             while not self.draining:
                 batch = await reader.next()
                 if batch is None:

@@ -1,26 +1,28 @@
 """Writes the parts of the documentation that the code knows better.
 
 A page marks such a part with `<!-- generated: KIND ARGUMENT -->` and `<!-- /generated -->`; the kinds are those of
-`KINDS`. `python docs/generate.py` brings all pages up to date, and `tests/test_docs.py` fails while one is not.
+`KINDS`. `python docs/generate.py` brings all pages up to date; with `--check` it writes nothing and fails if it would.
 """
 
 import ast
 import inspect
 import re
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import click
+import generate_http
+from generate_http import code, table
+
+from chatcore.cli import command
+from chatcore.settings import options
 
 DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))
 
-_PART = re.compile(r"(<!-- generated: (\w+) (\S+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+_PART = re.compile(r"(<!-- generated: (\w+) (.+?) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 
 
 def rendered(page: str) -> str:
@@ -28,23 +30,16 @@ def rendered(page: str) -> str:
     return _PART.sub(lambda part: f"{part[1]}\n{KINDS[part[2]](part[3]).strip()}\n\n{part[4]}", page)
 
 
-def main() -> None:
-    """Brings all pages up to date, and says which have changed."""
-    for path in PAGES:
-        before = path.read_text(encoding="utf-8")
-        after = rendered(before)
-        if after != before:
-            path.write_text(after, encoding="utf-8")
-            sys.stdout.write(f"wrote {path.relative_to(DOCS.parent)}\n")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
-def _code(text: str) -> str:
-    return f"`{text}`" if text else ""
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; fail if a page is out of date.")
+def main(check: bool) -> None:
+    """Bring all pages up to date, and say which were not."""
+    stale = {path: after for path in PAGES if (after := rendered(before := path.read_text())) != before}
+    for path, text in stale.items():
+        click.echo(path.relative_to(DOCS.parent))
+        if not check:
+            path.write_text(text)
+    sys.exit(1 if check and stale else 0)
 
 
 # --- Python: the public names of a module, as they stand in its source ------------------------------------------------
@@ -75,8 +70,8 @@ def hook(name: str) -> str:
 
 
 def _entry(node: ast.stmt, lines: Sequence[str], text: str) -> str:
-    stub = "\n".join(_stub(node, lines, documented=False))
-    return f"### {_name(node)}\n\n{text}\n\n```py\n{stub}\n```"
+    stub = re.sub(r"  # noqa.*", "", "\n".join(_stub(node, lines, documented=False)))
+    return "\n\n".join(filter(None, [f"### {_name(node)}", text, f"```py\n{stub}\n```"]))
 
 
 def _name(node: ast.stmt) -> str:
@@ -165,26 +160,22 @@ def _class_stub(node: ast.ClassDef, lines: Sequence[str]) -> list[str]:
 
 def settings(path: str) -> str:
     """The options of a settings class, written `module:Class`."""
-    from chatcore.settings import options  # noqa: PLC0415  only here
-
     name, _, cls = path.partition(":")
     rows = [
         (
-            _code(option.name),
+            code(option.name),
             option.type,
-            "must be set" if option.default is None else _code(option.default),
-            ", ".join(map(_code, option.env)),
+            "must be set" if option.default is None else code(option.default),
+            ", ".join(map(code, option.env)),
             option.help,
         )
         for option in options(getattr(import_module(name), cls))
     ]
-    return _table(("setting", "type", "default", "environment", "what it is"), rows)
+    return table(("setting", "type", "default", "environment", "what it is"), rows)
 
 
 def commands(name: str) -> str:
     """The help of `chatcore` and all its commands: of the core, or of one plugin."""
-    from chatcore.cli import command  # noqa: PLC0415  only here
-
     chosen = _core_commands(command) if name == "core" else _plugin_commands(name)
     return "\n\n".join(f"### {title}\n\n```text\n{_help(title, cmd)}\n```" for title, cmd in chosen)
 
@@ -197,7 +188,7 @@ def _core_commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
 
 
 def _plugin_commands(plugin: str) -> Iterator[tuple[str, click.Command]]:
-    for contribution in _app("registry").by(plugin):
+    for contribution in generate_http.app().extensions["chatcore"].registry.by(plugin):
         if contribution.kind == "command":
             yield from _with_subcommands(f"chatcore {contribution.name}", contribution.value)
 
@@ -228,110 +219,6 @@ def errors(module_name: str) -> str:
     return "\n\n".join([f"```text\n{inspect.cleandoc(tree)}\n```", *entries])
 
 
-# --- HTTP -------------------------------------------------------------------------------------------------------------
-
-
-def routes(tag: str) -> str:
-    """The routes of one blueprint: what they take and give, from the OpenAPI document of the server."""
-    document = _document()
-    found = [
-        _route(f"{method.upper()} {path}", operation, document["components"]["schemas"])
-        for path, methods in document["paths"].items()
-        for method, operation in methods.items()
-        if tag in operation.get("tags", ())
-    ]
-    return "\n\n".join(found)
-
-
-def _route(title: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
-    who = "" if operation["security"] else " Public."
-    pieces = [f"### `{title}`", f"{operation.get('summary', '').rstrip('.')}.{who}", operation.get("description", "")]
-    if parameters := operation.get("parameters"):
-        rows = [(p["name"], p["in"], _type(p["schema"]), p.get("description", "")) for p in parameters]
-        pieces.append(_table(("parameter", "in", "type", "what it is"), [(_code(n), *rest) for n, *rest in rows]))
-    if body := operation.get("requestBody"):
-        pieces.append(f"Body: {_shape(body['content']['application/json']['schema'], schemas)}")
-    for status, response in operation["responses"].items():
-        if status.startswith("2"):
-            pieces.append(f"Answer: {status}{_answer(response.get('content', {}), schemas)}")
-    others = [status for status in operation["responses"] if not status.startswith("2")]
-    if others:
-        pieces.append(f"Errors: {', '.join(others)}.")
-    return "\n\n".join(filter(None, pieces))
-
-
-def _answer(content: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
-    if "text/event-stream" in content:
-        return ", a [stream of events](sse.md)."
-    if "application/json" in content:
-        return f", {_shape(content['application/json']['schema'], schemas)}"
-    return "."
-
-
-def _shape(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
-    """A JSON value as a table of its fields, or its type where it has none."""
-    name = schema.get("$ref", "").rpartition("/")[2]
-    target = schemas.get(name, schema)
-    fields = target.get("properties")
-    if not fields:
-        return f"{_type(schema)}."
-    required = target.get("required", ())
-    rows = [
-        (_code(key), _type(field), "required" if key in required else _default(field), field.get("description", ""))
-        for key, field in fields.items()
-    ]
-    text = f"{target['description']}\n\n" if target.get("description") else "an object.\n\n"
-    return text + _table(("field", "type", "default", "what it is"), rows)
-
-
-def _default(schema: Mapping[str, Any]) -> str:
-    import json  # noqa: PLC0415  only here
-
-    return _code(json.dumps(schema["default"])) if "default" in schema else ""
-
-
-def _type(schema: Mapping[str, Any]) -> str:
-    match schema:
-        case {"$ref": str(ref)}:
-            return ref.rpartition("/")[2]
-        case {"enum": choices}:
-            return " or ".join(_code(str(choice)) for choice in choices)
-        case {"anyOf": options} | {"oneOf": options}:
-            return " or ".join(map(_type, options))
-        case {"type": "array", **rest}:
-            return f"array of {_type(rest.get('items', {}))}"
-        case {"type": list(types)}:
-            return " or ".join(types)
-        case {"type": str(type_)}:
-            return type_ + _limits(schema)
-    return "any"
-
-
-def _limits(schema: Mapping[str, Any]) -> str:
-    low = schema.get("minimum", schema.get("minLength"))
-    high = schema.get("maximum", schema.get("maxLength"))
-    if low is None and high is None:
-        return ""
-    of = " characters" if "maxLength" in schema or "minLength" in schema else ""
-    return f" ({'' if low is None else low}…{'' if high is None else high}{of})"
-
-
-def _document() -> Mapping[str, Any]:
-    from chatcore.openapi import document  # noqa: PLC0415  only here
-
-    return document(_app(), title="chatcore", version=version("chatcore"))
-
-
-def _app(part: str | None = None) -> Any:  # noqa: ANN401  the app, or a part of its state
-    """A server that was never started, with the built-in plugins and those that are installed."""
-    from chatcore.app import create_app  # noqa: PLC0415  only here
-    from chatcore.config import Config, Loaded  # noqa: PLC0415  only here
-
-    with tempfile.TemporaryDirectory() as directory:
-        app = create_app(Loaded(config=Config(data=Path(directory))))
-    return getattr(app.extensions["chatcore"], part) if part else app
-
-
 KINDS: Mapping[str, Callable[[str], str]] = {
     "module": module,
     "symbol": symbol,
@@ -339,7 +226,8 @@ KINDS: Mapping[str, Callable[[str], str]] = {
     "settings": settings,
     "commands": commands,
     "errors": errors,
-    "routes": routes,
+    "route": generate_http.route,
+    "objects": generate_http.objects,
 }
 
 if __name__ == "__main__":

@@ -225,17 +225,18 @@ def _find(owner: str, conversation_id: str) -> tuple[int, Conversation]:
     return found
 
 
-def _create(owner: str, conversation_id: str, now: datetime) -> tuple[int, Conversation]:
+def _create(owner: str, conversation_id: str, now: datetime, title: str | None = None) -> tuple[int, Conversation]:
     [(key,)] = tables.execute(
-        "INSERT INTO conversation (id, owner, title_source, saved, created_at, updated_at) "
-        "VALUES (?, ?, 'auto', ?, ?, ?) RETURNING \"key\"",
+        "INSERT INTO conversation (id, owner, title, title_source, saved, created_at, updated_at) "
+        "VALUES (?, ?, ?, 'auto', ?, ?, ?) RETURNING \"key\"",
         conversation_id,
         owner,
+        title,
         False,
         tables.microseconds(now),
         tables.microseconds(now),
     )
-    return key, Conversation(conversation_id, None, "auto", False, None, None, None, now, now)
+    return key, Conversation(conversation_id, title, "auto", False, None, None, None, now, now)
 
 
 def _move_leaf(key: int, leaf: int | None, now: datetime) -> None:
@@ -300,11 +301,11 @@ def _begin(
     now = datetime.now(UTC)
     conversation_id = conversation_id or uuid4().hex
     found = _look_up(owner, conversation_id)
-    key, conversation = found or _create(owner, conversation_id, now)
-    if exclusive:
+    key, conversation = found or _create(owner, conversation_id, now, _auto_title(messages))
+    if exclusive and found:
         runs.refuse_second(key, now)
     parent = conversation.leaf if after is None else rows.place_under(key, after) if after else None
-    earlier = rows.path(key, conversation_id, parent)
+    earlier = rows.path(key, conversation_id, parent) if parent else ()
     stored = rows.append(key, conversation_id, parent, _without_known_prompt(earlier, messages), now)
     path = earlier + stored
     leaf = path[-1].id if path else None
@@ -324,14 +325,16 @@ def _without_known_prompt(path: Sequence[StoredMessage], messages: Sequence[NewM
 
 def _title(key: int, conversation: Conversation, messages: Sequence[NewMessage]) -> Conversation:
     """Gives a conversation that has no title one made of the user's words, if there are any."""
-    if conversation.title:
-        return conversation
-    titles = (auto_title(new.message.content) for new in messages if new.message.role == "user")
-    title = next(filter(None, titles), None)
+    title = None if conversation.title else _auto_title(messages)
     if title is None:
         return conversation
     tables.execute("UPDATE conversation SET title = ?, title_source = 'auto' WHERE \"key\" = ?", title, key)
     return attrs.evolve(conversation, title=title, title_source="auto")
+
+
+def _auto_title(messages: Sequence[NewMessage]) -> str | None:
+    titles = (auto_title(new.message.content) for new in messages if new.message.role == "user")
+    return next(filter(None, titles), None)
 
 
 def _add_answer(

@@ -56,11 +56,15 @@ def _list(owner: str, namespace: str) -> Mapping[str, Any]:
 
 
 def _put(owner: str, namespace: str, key: str, value: Any) -> None:
-    document = tables.Document
-    document.insert(owner=owner, namespace=namespace, key=key, value=value, updated_at=datetime.now(UTC)).on_conflict(
-        conflict_target=(document.owner, document.namespace, document.key),
-        preserve=(document.value, document.updated_at),
-    ).execute()
+    tables.execute(
+        'INSERT INTO document (owner, namespace, "key", value, updated_at) VALUES (?, ?, ?, ?, ?) '
+        'ON CONFLICT (owner, namespace, "key") DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at',
+        owner,
+        namespace,
+        key,
+        tables.json_text(value),
+        tables.microseconds(datetime.now(UTC)),
+    )
 
 
 def _update(owner: str, namespace: str, key: str, change: Callable[[Any], Any]) -> Any:

@@ -83,30 +83,25 @@ def _commit(engine: "Sqlite", units: Sequence[Unit]) -> None:
     A savepoint around each would spare that, but it doubles what a commit costs: the database copies every page that a
     unit changes. Most units fail never.
     """
+    begun, first = False, None
     try:
         engine.join(writes=True)
-        _run(engine, units)
-    except BaseException as error:  # noqa: BLE001  the thread's boundary: whatever it is, the callers get it
-        if len(units) == 1:
-            units[0].error = _told(engine, error)
-            return
-        for unit in units:
-            _commit(engine, [unit])
-
-
-def _run(engine: "Sqlite", units: Sequence[Unit]) -> None:
-    first: BaseException | None = None
-    try:
         with engine.atomic("IMMEDIATE"):
+            begun = True
             try:
                 for unit in units:
                     unit.result = unit.work()
             except BaseException as error:
                 first = error
                 raise
-    except BaseException as error:
-        # A full disk ends the transaction by itself; that it then cannot be undone is not what went wrong.
-        raise first or error from None
+    except BaseException as error:  # noqa: BLE001  the thread's boundary: whatever it is, the callers get it
+        if begun and len(units) > 1:
+            for unit in units:
+                _commit(engine, [unit])
+            return
+        for unit in units:
+            # A full disk ends the transaction by itself; that it then cannot be undone is not what went wrong.
+            unit.error = _told(engine, first or error)
 
 
 def _told(engine: "Sqlite", error: BaseException) -> BaseException:

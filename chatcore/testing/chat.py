@@ -91,6 +91,7 @@ async def running_chat(
     provider: ScriptedProvider | None = None,
     config: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Chat]:
     """A server with the built-in plugins, those given, and a scripted provider; none that is merely installed.
 
@@ -100,6 +101,7 @@ async def running_chat(
         provider: what answers; one that says "ok" if there is none.
         config: fields of `Config` that differ from the defaults. The server is strict unless this says otherwise.
         settings: the settings of the first plugin.
+        environ: the environment that the plugins read their settings from; empty if there is none.
     """
     import httpx  # noqa: PLC0415  the kit is imported by every pytest run, most of which start no server
 
@@ -109,7 +111,7 @@ async def running_chat(
     provider = provider or ScriptedProvider()
     values = Config(**{"data": directory, "port": 0, "strict": True, **(config or {})})
     tables = {plugins[0].__name__.lower(): dict(settings)} if plugins and settings else {}
-    loaded = Loaded(config=values, plugins=tables)
+    loaded = Loaded(config=values, plugins=tables, environ=environ or {})
     named = [("scripted", _plugin_of(provider)), *((plugin.__name__.lower(), plugin) for plugin in plugins)]
     app = create_app(loaded, plugins=named, discover=False)
     sockets = listen(values)

@@ -305,6 +305,34 @@ async def test_processes_write_together(database: Database, tmp_path: Path) -> N
     assert await database.read(tables.Document.select().count) == 200 + 2 * 200 * 3
 
 
+async def test_writing_waits_for_other_processes(database: Database, tmp_path: Path) -> None:
+    """A write waits while another process has the file locked."""
+    documents = Documents(database)
+    with closing(sqlite3.connect(tmp_path / "chatcore.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = [asyncio.create_task(documents.put(ANN, "n", str(number), 1)) for number in range(3)]
+        assert await documents.list(ANN, "n") == {}
+        assert not any(task.done() for task in waiting)
+        other.execute("COMMIT")
+        await asyncio.gather(*waiting)
+    assert len(await documents.list(ANN, "n")) == 3
+
+
+async def test_file_that_stays_locked(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When another process does not let go, all who wait are told after the same time; later writes work again."""
+    monkeypatch.setattr("chatcore.database.sqlite._LOCK_PATIENCE", 0.3)
+    documents = Documents(database)
+    await database.write(lambda: tables.bound.pragma("busy_timeout", 100))
+    with closing(sqlite3.connect(tmp_path / "chatcore.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        puts = (documents.put(ANN, "n", str(number), 1) for number in range(50))
+        async with asyncio.timeout(5):
+            results = await asyncio.gather(*puts, return_exceptions=True)
+    assert {str(error).partition(": ")[2] for error in results} == {"another process keeps the database locked"}
+    await documents.put(ANN, "n", "k", 1)
+    assert await documents.list(ANN, "n") == {"k": 1}
+
+
 def test_kill_while_writing(tmp_path: Path) -> None:
     """What a killed process was told is stored is there, whole, and so is everything else: nothing is half there."""
     path = tmp_path / "chatcore.db"

@@ -204,6 +204,6 @@ def valid(path: Sequence[StoredMessage]) -> None:
 
 
 Tree.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 test_tree = Tree.TestCase

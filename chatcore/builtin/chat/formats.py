@@ -59,6 +59,8 @@ class ChatFormat:
             return b"%b%d\nevent: message\ndata: %b\n\n" % (self._id, number, raw)
         if raw is not None:
             return b""
+        if isinstance(event, RunStarted) and not event.new_conversation:
+            return b": run %b\n\n" % event.run_id.encode()  # something at once, so that the client gets the head
         frames = [b"event: %b\ndata: %b\n\n" % (name, data) for name, data in self._named(event)]
         return b"".join([*frames[:-1], b"%b%d\n%b" % (self._id, number, frames[-1])]) if frames else b""
 
@@ -66,8 +68,7 @@ class ChatFormat:
         """The frames of an event, as (name, data)."""
         match event:
             case RunStarted():
-                started = {"session_id": event.conversation_id}
-                return [(b"session", wire.dumps(started))] if event.new_conversation else []
+                return [(b"session", wire.dumps({"session_id": event.conversation_id}))]
             case MessageStored():
                 return [(b"metadata", wire.dumps(answer_metadata(event.message, self._zone)))]
             case ToolStarted():

@@ -51,7 +51,7 @@ async def run_events(run_id: str) -> Response:
     state, query = current(), read_query(EventsQuery)
     reader = await state.runs.reader(current_principal(), run_id, max(query.after, _last_event_id(run_id)))
     record = await state.runs.get(current_principal(), run_id)
-    return _follow(state, reader, record.model, query.format or record.format)
+    return _follow(state, reader, record.model, query.format or record.format, greeting=b": resumed\n\n")
 
 
 @blueprint.get("/runs/<run_id>")
@@ -69,8 +69,9 @@ async def stop_run(run_id: str) -> ResponseReturnValue:
     return dict(records.run_record(await current().runs.stop(current_principal(), run_id)))
 
 
-def _follow(state: State, reader: Reader, model: str, format_name: str) -> Response:
-    return state.streams.respond(reader, FORMATS[format_name](reader.run_id, model, state.config.zone).frames)
+def _follow(state: State, reader: Reader, model: str, format_name: str, *, greeting: bytes = b"") -> Response:
+    frames = FORMATS[format_name](reader.run_id, model, state.config.zone).frames
+    return state.streams.respond(reader, frames, greeting=greeting)
 
 
 def _on_disconnect() -> Literal["stop", "continue"]:

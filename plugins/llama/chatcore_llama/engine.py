@@ -11,11 +11,14 @@ a loopback port. What was seen with xllamacpp 2026.10 and is dealt with here:
   an answer of that loop before it gives the server away.
 * While it stops, it holds the lock until its open streams notice; they look every `sse_ping_interval` seconds.
 * Unasked, it keeps up to 8 GiB of old conversations (`cache_ram_mib`).
+* With a thread for each core, and another process at work on one of them, it is ten times slower than with one thread
+  alone: its threads wait for each other at every step.
 * It says why it cannot load a file on stderr only, where `verbosity` 1 lets through errors and nothing else.
 """
 
 import http.client
 import json
+import os
 import secrets
 from importlib import import_module
 from pathlib import Path
@@ -90,7 +93,7 @@ def _make(path: Path, name: str, settings: Settings, key: Secret) -> Any:
     xllamacpp = _import()
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.threads or -1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.threads or max(1, _processors() // 2)
     for parameter, value in {**_chosen(xllamacpp, settings), **settings.extra, **_required(name, key)}.items():
         try:
             setattr(params, parameter, value)
@@ -103,6 +106,11 @@ def _make(path: Path, name: str, settings: Settings, key: Secret) -> Any:
             f"llama.cpp cannot load {path.name}, stderr has its reasons; "
             "if the file is damaged fetch it again, if the memory is too small choose a smaller file or context"
         ) from error
+
+
+def _processors() -> int:
+    """How many of the machine's threads this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _import() -> ModuleType:

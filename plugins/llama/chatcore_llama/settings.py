@@ -34,7 +34,7 @@ class Settings:
     threads: int | None = option(
         None,
         env="CHATCORE_LLAMA_THREADS",
-        help="The processor's threads that are used; without it one for each core.",
+        help="How many of the processor's threads are used; without it half of them.",
         validator=validators.optional(validators.ge(1)),
     )
     max_tokens: int = option(
