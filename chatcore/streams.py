@@ -13,13 +13,17 @@ from quart import Response
 from quart.typing import ResponseTypes
 from quart.wrappers.response import IterableBody
 
+from chatcore import wire
+from chatcore.errors import ChatcoreError
 from chatcore.runs import Reader
 from chatcore.types import Event
 
 logger = logging.getLogger(__name__)
 
-PING_INTERVAL = 15.0
-"""Seconds of silence after which a comment is sent."""
+BEAT = 5.0
+"""Seconds between two looks at whether a stream has been silent."""
+SILENCE = 10.0
+"""Seconds of silence after which a comment is sent, at the next look: so at most 15 s after the last word."""
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -52,7 +56,9 @@ class Streams:
 
         `greeting` is sent at once. A client gets the response's head with the first bytes, not earlier.
         """
-        response = StreamResponse(self._frames(reader, render, greeting), headers={**HEADERS, "Chatcore-Run-Id": reader.run_id})
+        response = StreamResponse(
+            self._frames(reader, render, greeting), headers={**HEADERS, "Chatcore-Run-Id": reader.run_id}
+        )
         response.timeout = None
         return response
 
@@ -70,7 +76,7 @@ class Streams:
             while not self.draining:
                 batch = await reader.next()
                 if batch is None:
-                    frames = b": ping\n\n" if loop.time() - spoken >= PING_INTERVAL else b""
+                    frames = b": ping\n\n" if loop.time() - spoken >= SILENCE else b""
                 else:
                     frames = render(*batch)
                 if frames:
@@ -79,6 +85,9 @@ class Streams:
             yield SHUTDOWN_FRAME
         except StopAsyncIteration:
             return
+        except ChatcoreError as error:
+            told = {"error": error.message, "type": error.code, "status": error.status}
+            yield b"event: error\ndata: %b\n\n" % wire.dumps(told)
         finally:
             self._readers.discard(reader)
             heartbeat.stop()
@@ -93,7 +102,7 @@ class _Heartbeat:
         self._beat(first=True)
 
     def _beat(self, *, first: bool = False) -> None:
-        self._timer = asyncio.get_running_loop().call_later(PING_INTERVAL, self._beat)
+        self._timer = asyncio.get_running_loop().call_later(BEAT, self._beat)
         if not first:
             self._reader.wake()
 

@@ -43,7 +43,9 @@ class Stage:
 
     async def play(self, provider: ScriptedProvider) -> list[Event]:
         return [
-            event async for events in run_turn(self.turn, provider, self.conversations, ready(self.begun), self.stop) for event in events
+            event
+            async for events in run_turn(self.turn, provider, self.conversations, ready(self.begun), self.stop)
+            for event in events
         ]
 
     async def stored(self) -> list[StoredMessage]:

@@ -180,6 +180,12 @@ class Sqlite(peewee.SqliteDatabase):
         """Begins a transaction; waits for other processes that write."""
         _patiently(partial(super().begin, lock_type))
 
+    def rollback(self) -> None:
+        """Undoes the transaction, unless SQLite has done that by itself, as it does when it runs out of disk."""
+        connection: sqlite3.Connection = self.connection()  # type: ignore[no-untyped-call]  # peewee's stub
+        if connection.in_transaction:
+            super().rollback()
+
     def statement(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
         """Runs one statement in the calling thread's connection."""
         cursor: sqlite3.Cursor = self.execute_sql(sql, parameters)  # type: ignore[no-untyped-call]  # peewee's stub

@@ -83,25 +83,20 @@ def _commit(engine: "Sqlite", units: Sequence[Unit]) -> None:
     A savepoint around each would spare that, but it doubles what a commit costs: the database copies every page that a
     unit changes. Most units fail never.
     """
-    begun, first = False, None
+    begun = False
     try:
         engine.join(writes=True)
         with engine.atomic("IMMEDIATE"):
             begun = True
-            try:
-                for unit in units:
-                    unit.result = unit.work()
-            except BaseException as error:
-                first = error
-                raise
+            for unit in units:
+                unit.result = unit.work()
     except BaseException as error:  # noqa: BLE001  the thread's boundary: whatever it is, the callers get it
         if begun and len(units) > 1:
             for unit in units:
                 _commit(engine, [unit])
             return
         for unit in units:
-            # A full disk ends the transaction by itself; that it then cannot be undone is not what went wrong.
-            unit.error = _told(engine, first or error)
+            unit.error = _told(engine, error)
 
 
 def _told(engine: "Sqlite", error: BaseException) -> BaseException:

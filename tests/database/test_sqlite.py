@@ -293,6 +293,44 @@ asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 """
 
 
+FULL = """
+import asyncio, resource, sys
+from pathlib import Path
+from chatcore.database import Database, Documents
+from chatcore.errors import DatabaseError
+from chatcore.types import Principal
+
+async def main(path):
+    database, ann = Database(path), Principal("ann")
+    await database.open()
+    documents = Documents(database)
+    await documents.put(ann, "n", "first", 1)
+    size = Path(path + "-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100_000, resource.RLIM_INFINITY))
+    puts = (documents.put(ann, "n", str(number), "x" * 20_000) for number in range(30))
+    results = await asyncio.gather(*puts, return_exceptions=True)
+    stored = await documents.list(ann, "n")
+    assert set(stored) == {"first"} | {str(number) for number, result in enumerate(results) if result is None}
+    [told] = {(str(error), error.hint) for error in results if error is not None}
+    print(*told)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await documents.put(ann, "n", "last", 1)
+    assert set(await documents.list(ann, "n")) == {*stored, "last"}
+    await database.close()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_disk_that_takes_no_more(tmp_path: Path) -> None:
+    """When the operating system refuses to write, the error says so, reading goes on, and so does writing later."""
+    process = _python(FULL, tmp_path / "chatcore.db")
+    told, _ = process.communicate()
+    assert process.returncode == 0
+    assert "could not be read or written" in told
+    assert _rows(tmp_path / "chatcore.db", "PRAGMA integrity_check") == [("ok",)]
+
+
 async def test_processes_write_together(database: Database, tmp_path: Path) -> None:
     """Several processes write to one file at the same time, and none is told that it is locked."""
     processes = [_python(WRITER, tmp_path / "chatcore.db", f"p{number}", 200) for number in range(2)]

@@ -25,7 +25,7 @@ asyncio_default_fixture_loop_scope = function
 _CLASSES = {
     "provider": "TestProvider",
     "tool source": "TestToolSource",
-    "tool": "TestTool",
+    "tool": "TestTools",
     "blob store": "TestBlobStore",
     "authenticator": "TestAuthenticator",
 }
@@ -108,6 +108,8 @@ def _contributions(row: Row) -> Mapping[str, Sequence[str]]:
         kind = next((kind for kind in _CLASSES if label.startswith(f"{kind} ")), None)
         if kind is not None:
             by_class.setdefault(_CLASSES[kind], []).append(label.removeprefix(f"{kind} "))
+    if "TestTools" in by_class:
+        by_class["TestTools"] = [row.name]  # they are looked at together
     return by_class
 
 
@@ -154,7 +156,7 @@ def _rule(item: pytest.Function, report: pytest.TestReport) -> Rule:
         case "passed":
             return Rule(name, True, str(dict(report.user_properties).get("detail", "")))
         case "skipped":
-            return Rule(name, None, report.longreprtext.partition("Skipped: ")[2].rstrip("')"))
+            return Rule(name, None, report.longreprtext.partition("Skipped: ")[2].rstrip("\"')"))
     return Rule(name, False, _why(report))
 
 

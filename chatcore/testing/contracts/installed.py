@@ -23,8 +23,8 @@ from chatcore.tools import Tool
 class _Own:
     """The tools that a plugin gives by themselves, as a source."""
 
+    name: str
     own: Sequence[Tool]
-    name: str = "tools"
 
     def tools(self) -> Sequence[Tool]:
         return self.own
@@ -62,14 +62,16 @@ class TestProvider(Contributed, ProviderContract):
         return value
 
 
-class TestTool(Contributed, ToolSourceContract):
-    """A tool of the plugin's."""
+class TestTools(Contributed, ToolSourceContract):
+    """The tools that the plugin gives by themselves, together. The name of the contribution is the plugin's."""
 
     kind = "tool"
 
-    @pytest.fixture
-    def source(self, value: Tool) -> ToolSource:
-        return _Own([value])
+    @pytest_asyncio.fixture
+    async def source(self, installed: Installation, contribution: str, tmp_path: Path) -> AsyncIterator[ToolSource]:
+        async with installed.running(tmp_path) as chat:
+            own = state_of(chat).registry.by(installed.name)
+            yield _Own(contribution, [c.value for c in own if c.kind == self.kind])
 
 
 class TestToolSource(Contributed, ToolSourceContract):

@@ -18,7 +18,8 @@ import pytest_asyncio
 from chatcore import wire
 from chatcore.errors import ProviderError
 from chatcore.protocols import Health, Provider
-from chatcore.testing.contracts.watch import PROMPT, QUICK, leaving_nothing, promptly, touching_nothing
+from chatcore.testing.contracts import watch
+from chatcore.testing.contracts.watch import leaving_nothing, promptly, touching_nothing
 from chatcore.tools import ToolCall
 from chatcore.types import Finish, Message, Model, ModelEvent, ModelRequest, TextDelta, Usage
 
@@ -83,7 +84,7 @@ class ProviderContract:
         with touching_nothing("health"):
             health = provider.health()
         assert isinstance(health, Health), f"health() gave {health!r}, wanted a Health"
-        assert time.perf_counter() - started < QUICK, "health() takes too long"
+        assert time.perf_counter() - started < watch.QUICK, "health() takes too long"
 
     async def test_models_have_ids_of_their_own(self, provider: Provider) -> None:
         """Each model has an id that is not empty and that no other has, and a name."""
@@ -144,7 +145,7 @@ class ProviderContract:
         """A cancellation goes through a stream: it is not swallowed, not turned into an error, and no task goes on."""
         async with leaving_nothing():
             reader = asyncio.create_task(_cancelled_in_the_middle(provider, question))
-            await asyncio.wait([reader], timeout=ANSWER + PROMPT)
+            await asyncio.wait([reader], timeout=ANSWER + watch.PROMPT)
             assert reader.done(), "a cancelled answer goes on"
             assert reader.cancelled(), f"the cancellation became {reader.exception()!r}"
 

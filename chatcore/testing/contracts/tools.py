@@ -13,7 +13,8 @@ import pytest
 from chatcore import wire
 from chatcore.errors import ToolFailed
 from chatcore.protocols import ToolSource
-from chatcore.testing.contracts.watch import PROMPT, QUICK, leaving_nothing, touching_nothing
+from chatcore.testing.contracts import watch
+from chatcore.testing.contracts.watch import leaving_nothing, touching_nothing
 from chatcore.tools import Invocation, JsonObject, Tool, ToolCall, ToolResult
 
 RUN = 60.0
@@ -62,7 +63,7 @@ class ToolSourceContract:
         started = time.perf_counter()
         with touching_nothing("tools()"):
             source.tools()
-        assert time.perf_counter() - started < QUICK, "tools() takes too long"
+        assert time.perf_counter() - started < watch.QUICK, "tools() takes too long"
 
     async def test_names_are_unique_and_stay(self, source: ToolSource) -> None:
         """No two tools have the same name, and asking again gives the same: presets and histories name them."""
@@ -106,8 +107,8 @@ class ToolSourceContract:
         async with leaving_nothing():
             for tool in _called(source, calls):
                 running = asyncio.create_task(_cancelled_at_once(tool, calls[tool.name]))
-                await asyncio.wait([running], timeout=PROMPT)
-                assert running.done(), f"{tool.name} did not end within {PROMPT:g} s after it was cancelled"
+                await asyncio.wait([running], timeout=watch.PROMPT)
+                assert running.done(), f"{tool.name} did not end within {watch.PROMPT:g} s after it was cancelled"
                 assert running.cancelled() or isinstance(running.exception(), ToolFailed), (
                     f"{tool.name}: the cancellation became {running.exception()!r}"
                 )

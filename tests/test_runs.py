@@ -1,0 +1,229 @@
+"""Runs and their log (chatcore/runs.py), on a real database and without HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from chatcore import eventlog
+from chatcore import runs as runs_module
+from chatcore.config import Loaded
+from chatcore.database import Begun, Conversations, Database, LogRow, NewMessage, NewRun
+from chatcore.database import Runs as RunTable
+from chatcore.errors import DatabaseError, NotFound
+from chatcore.plugins import Plugins
+from chatcore.protocols import Provider
+from chatcore.runs import Batch, Reader, Runs, StoredReader, lease
+from chatcore.testing.scripted import ScriptedProvider, Step, call, text
+from chatcore.tools import Tool
+from chatcore.turn import UNKNOWN_OUTCOME, origin_of
+from chatcore.types import LOCAL, Event, Message, MessageStored, Principal, RunEnded, RunStarted, TextDelta, Turn
+from chatcore.wire import unstructure
+
+ANN = Principal("ann")
+
+
+@attrs.define
+class Bench:
+    """A worker with a database, and turns to run."""
+
+    database: Database
+    runs: Runs
+    count: int = 0
+
+    @property
+    def table(self) -> RunTable:
+        return RunTable(self.database)
+
+    async def begin(self, *, worker: str = "me", lease_until: datetime | None = None) -> tuple[Turn, Begun]:
+        self.count += 1
+        turn = Turn(
+            id=f"run{self.count}",
+            principal=ANN,
+            conversation_id=f"c{self.count}",
+            model="m",
+            provider="scripted",
+            history=(Message(role="user", content="hi"),),
+        )
+        run = NewRun(
+            id=turn.id, worker=worker, lease_until=lease_until or lease(), model="m", format="chat",
+            turn=unstructure(origin_of(turn)),
+        )  # fmt: skip
+        new = [NewMessage(message=turn.history[0])]
+        begun = await Conversations(self.database).begin(
+            ANN, conversation_id=turn.conversation_id, messages=new, run=run
+        )
+        return turn, begun
+
+    async def start(self, *scripts: list[Step], **options: Any) -> str:
+        turn, begun = await self.begin()
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(begun)
+        provider: Provider = ScriptedProvider(*scripts)
+        self.runs.start(turn, provider, future, **options)
+        return turn.id
+
+    async def read(self, run_id: str, after: int = 0) -> list[Event]:
+        return await drain(await self.runs.reader(ANN, run_id, after))
+
+
+async def drain(reader: Reader) -> list[Event]:
+    """Everything that a reader gives until the run ends; checks that the numbers have no gap."""
+    events: list[Event] = []
+    expected: int | None = None
+    reader.open()
+    try:
+        while True:
+            batch: Batch | None = await reader.next()
+            if batch is not None:
+                assert expected in (None, batch[0])
+                expected = batch[0] + len(batch[1])
+                events += batch[1]
+    except StopAsyncIteration:
+        return events
+    finally:
+        reader.close()
+
+
+@pytest.fixture(params=["relaxed", "strict"])
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    database = Database(str(tmp_path / "chat.db"))
+    await database.open()
+    plugins = Plugins.load(Loaded(), database, discover=False)
+    runs = Runs(database, plugins, strict=request.param == "strict")
+    runs.join("me")
+    yield Bench(database, runs)
+    await runs.close()
+    await database.close()
+
+
+async def test_readers_of_every_time_see_the_same(bench: Bench) -> None:
+    """One that follows, one that joins in the middle, and one that comes after the end read the same events."""
+    middle = asyncio.Event()
+    run_id = await bench.start([text("one "), middle, text("two")])
+    first = asyncio.create_task(bench.read(run_id))
+    second = asyncio.create_task(bench.read(run_id))
+    middle.set()
+    events = await first
+    assert await second == events
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunEnded)
+    await bench.runs.close()
+    assert await bench.read(run_id) == events
+
+
+async def test_a_reader_gets_exactly_the_rest(bench: Bench) -> None:
+    """From every event on, in memory and from the database."""
+    run_id = await bench.start([text(*"abcdefgh")])
+    events = await bench.read(run_id)
+    for after in range(len(events) + 1):
+        assert await bench.read(run_id, after) == events[after:]
+
+
+async def test_a_run_is_its_owners(bench: Bench) -> None:
+    """Nobody else can read, look at or stop it, under way or ended."""
+    go_on = asyncio.Event()
+    run_id = await bench.start([go_on])
+    for _ in range(2):
+        for act in (bench.runs.reader, bench.runs.get, bench.runs.stop):
+            with pytest.raises(NotFound):
+                await act(LOCAL, run_id)
+        go_on.set()
+        await bench.read(run_id)
+
+
+async def test_a_run_without_readers_is_stopped_after_its_grace(bench: Bench) -> None:
+    """If leaving means stopping; one that somebody reads goes on."""
+    run_id = await bench.start([text("a"), asyncio.Event()], grace=0.01)
+    run = bench.runs._live[run_id]
+    await run.over.wait()
+    record = await bench.runs.get(ANN, run_id)
+    assert (record.state, record.reason) == ("stopped", "disconnected")
+
+
+async def test_the_journal_moves_to_the_logs_of_the_runs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a run goes on, another worker reads what is on disk, whether it has moved or not; each event once."""
+    monkeypatch.setattr(runs_module, "SETTLE_INTERVAL", 0.03)
+    gates = [asyncio.Event() for _ in range(6)]
+    run_id = await bench.start([step for gate in gates for step in (text("x", "y"), gate)])
+    elsewhere = asyncio.create_task(drain(StoredReader(bench.table, await bench.runs.get(ANN, run_id), 0)))
+    run = bench.runs._live[run_id]
+    for gate in gates:
+        while run.durable < len(run.events):
+            await asyncio.sleep(0.005)
+        gate.set()
+    events = await bench.read(run_id)
+    assert await elsewhere == events
+    assert sum(isinstance(event, TextDelta) for event in events) == 12
+
+
+async def test_abandoned_runs_are_closed_with_their_text(bench: Bench) -> None:
+    """A run whose lease has run out: its text becomes a partial message, its readers get the end, once."""
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    turn, begun = await bench.begin(worker="dead", lease_until=past)
+    told = [RunStarted(turn.id, turn.conversation_id, True), TextDelta("Once "), TextDelta("upon")]
+    await bench.table.journal("dead", [LogRow(turn.id, 1, 3, eventlog.pack(told))])
+    assert await bench.runs.recover() == 1
+    assert await bench.runs.recover() == 0
+    record = await bench.runs.get(ANN, turn.id)
+    assert (record.state, record.reason, record.last_seq) == ("incomplete", "server_stopped", 5)
+    events = await bench.read(turn.id)
+    assert events[:3] == told
+    assert isinstance(events[3], MessageStored)
+    assert events[4] == RunEnded("incomplete", "server_stopped")
+    path = await Conversations(bench.database).path(ANN, turn.conversation_id)
+    assert [(m.message.text, m.state) for m in path] == [("hi", "complete"), ("Once upon", "partial")]
+    assert path[1].parent_id == begun.path[-1].id
+
+
+async def test_a_tool_whose_outcome_nobody_knows_is_not_repeated(bench: Bench) -> None:
+    """A worker that died while a tool ran leaves its place; recovery says that the outcome is unknown."""
+    entered = asyncio.Event()
+    turn, begun = await bench.begin(worker="dead", lease_until=datetime.now(UTC) - timedelta(seconds=1))
+
+    async def pay() -> str:
+        """Pays."""
+        entered.set()
+        await asyncio.Event().wait()
+        return "paid"
+
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(begun)
+    provider = ScriptedProvider([call("pay")])
+    bench.runs.start(attrs.evolve(turn, tools={"pay": Tool.of(pay)}), provider, future)
+    await entered.wait()
+    [task] = bench.runs._tasks
+    task.cancel()  # as near to a killed worker as one process comes
+    await asyncio.wait([task])
+    bench.runs._live.clear()
+    await bench.runs.recover()
+    *_, answer = await Conversations(bench.database).path(ANN, turn.conversation_id)
+    assert (answer.message.text, answer.state, answer.is_error) == (UNKNOWN_OUTCOME, "complete", True)
+
+
+async def test_a_log_that_cannot_be_written_does_not_stop_a_relaxed_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relaxed, the answer goes on and the fault is logged; strict, the run ends, since it could not keep its word."""
+
+    async def fail(*_: Any) -> None:
+        raise DatabaseError("the disk is full")
+
+    monkeypatch.setattr(RunTable, "journal", fail)
+    monkeypatch.setattr(RunTable, "settle", fail)
+    go_on = asyncio.Event()
+    run_id = await bench.start([text("one "), go_on, text("two")])
+    run = bench.runs._live[run_id]
+    reading = asyncio.create_task(bench.read(run_id))
+    if bench.runs._strict:
+        events = await reading
+        assert events[-1] == RunEnded("stopped", "log_failed")
+    else:
+        while not run._readers:
+            await asyncio.sleep(0)
+        go_on.set()
+        assert (await reading)[-1] == RunEnded("completed", "stop")

@@ -1,0 +1,55 @@
+"""Responses that stream (chatcore/streams.py)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from chatcore import streams
+from chatcore.testing.chat import Chat, frames
+from chatcore.testing.scripted import ScriptedProvider, text
+
+MakeChat = Callable[..., Awaitable[Chat]]
+
+BODY = {"messages": [{"role": "user", "content": "x"}], "session_id": "s"}
+
+
+async def test_a_silent_stream_says_that_it_lives(make_chat: MakeChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the model thinks, comments come; they change nothing in what is read."""
+    monkeypatch.setattr(streams, "BEAT", 0.01)
+    monkeypatch.setattr(streams, "SILENCE", 0.02)
+    go_on = asyncio.Event()
+    chat = await make_chat(provider=ScriptedProvider([go_on, text("done")]))
+    received = b""
+    async with chat.client.stream("POST", "/api/chat/stream", json=BODY) as response:
+        async for chunk in response.aiter_bytes():
+            received += chunk
+            if received.count(b": ping\n\n") == 3:
+                go_on.set()
+    assert frames(received)[-1].data == "[DONE]"
+
+
+async def test_the_head_of_a_response_does_not_wait_for_the_model(make_chat: MakeChat) -> None:
+    """Of a known conversation too the client has the run's name before the first token, and can stop it."""
+    chat = await make_chat(provider=ScriptedProvider([text("a")], [asyncio.Event()]))
+    await chat.say("first", session_id="s")
+    async with chat.client.stream("POST", "/api/chat/stream", json=BODY) as response:
+        run_id = response.headers["chatcore-run-id"]
+        stopped = await chat.client.post(f"/api/chat/runs/{run_id}/stop")
+        assert stopped.json()["state"] == "stopped"
+        assert frames(await response.aread())[-1].data == "[DONE]"
+
+
+async def test_a_draining_server_tells_its_readers_to_come_back(make_chat: MakeChat) -> None:
+    """Open streams end with a `shutdown` frame; nothing new is let in."""
+    chat = await make_chat(provider=ScriptedProvider([text("once "), asyncio.Event()]))
+    async with chat.client.stream("POST", "/api/chat/stream", json=BODY) as response:
+        received = b""
+        async for chunk in response.aiter_bytes():
+            received += chunk
+            if b"once" in chunk:
+                chat.app.extensions["chatcore"].streams.drain()
+    assert frames(received)[-1].event == "shutdown"
+    refused = await chat.client.post("/api/chat/stream", json=BODY)
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"]

@@ -1,0 +1,39 @@
+"""Which workers of this host are alive (chatcore/worker.py)."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from chatcore.worker import Presence
+
+HOLDS = """
+import sys, pathlib
+from chatcore.worker import Presence
+print(Presence(pathlib.Path(sys.argv[1])).worker, flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_a_killed_worker_is_told_dead_once(tmp_path: Path) -> None:
+    """As long as its process lives it is not; after kill -9 it is, to one who asks."""
+    mine = Presence(tmp_path)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLDS, str(tmp_path), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    other = (await process.stdout.readline()).decode().strip()
+    assert mine.take_dead() == []
+    process.kill()
+    await process.communicate()
+    assert mine.take_dead() == [other]
+    assert mine.take_dead() == []
+    mine.leave()
+
+
+def test_a_worker_that_leaves_is_not_dead(tmp_path: Path) -> None:
+    """One that ended in order has closed its runs itself, and leaves no file."""
+    mine, other = Presence(tmp_path), Presence(tmp_path)
+    other.leave()
+    assert mine.take_dead() == []
+    mine.leave()
+    assert not list(tmp_path.iterdir())
