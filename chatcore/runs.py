@@ -8,7 +8,8 @@ writer brings it to the database in groups, from where every other worker, and t
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -69,8 +70,13 @@ class Run:
         self._strict = strict
         self._grace = grace
         self.over = asyncio.Event()
+        self.begun: asyncio.Future[Begun]
         self._readers = 0
         self._waiting: list[asyncio.Future[None]] = []
+
+    async def until_begun(self) -> Begun:
+        """What is stored of the turn, once it is stored."""
+        return await self.begun
 
     def append(self, events: Sequence[Event]) -> None:
         """Adds to the log. `RunEnded` is the last event of the last call."""
@@ -252,19 +258,29 @@ class LogWriter:
         self._table = table
         self._dirty: set[Run] = set()
         self._journaled: set[Run] = set()
+        self._ending: list[asyncio.Future[None]] = []
         self._settle_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def touch(self, run: Run) -> None:
         """Notes that a run has events that are not on disk."""
         self._dirty.add(run)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         if self._task is None:
             self._task = asyncio.create_task(self._write_until_clean())
 
     async def finish(self, run: Run, ended: RunEnded) -> None:
-        """Writes the end of a run, with what of its log is not in its place."""
+        """Writes the end of a run, with what of its log is not in its place.
+
+        It waits for the next group: the ends of runs, like their events, are cheap together and dear one by one.
+        """
         self._dirty.discard(run)
         self._journaled.discard(run)
+        self._ending.append(asyncio.get_running_loop().create_future())
+        self._wake_up()
+        await self._ending[-1]
         count = len(run.events)
         await self._table.finish(run.turn.id, ended.state, ended.reason, count, _rows([(run, run.settled, count)]))
         run.settled = count
@@ -272,8 +288,11 @@ class LogWriter:
 
     async def _write_until_clean(self) -> None:
         try:
-            while self._dirty:
+            while self._dirty or self._ending:
                 await asyncio.sleep(FLUSH_INTERVAL)
+                ending, self._ending = self._ending, []
+                for future in ending:
+                    future.set_result(None)
                 await self._write()
         finally:
             self._task = None
@@ -325,6 +344,7 @@ class Runs:
         self._conversations = Conversations(database)
         self._log = LogWriter(self._table)
         self._live: dict[str, Run] = {}
+        self._by_conversation: defaultdict[tuple[str, str], set[Run]] = defaultdict(set)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -332,18 +352,21 @@ class Runs:
         """How many turns are under way in this worker."""
         return len(self._live)
 
-    def start(self, turn: Turn, provider: Provider, begun: asyncio.Future[Begun], *, grace: float | None = None) -> Run:
+    def start(self, turn: Turn, provider: Provider, begun: Awaitable[Begun], *, grace: float | None = None) -> Run:
         """Starts the run of a turn. Nothing of it is told before `begun`, its row in the database, is there.
 
-        `grace` as in `Run`.
+        `begun` may be a coroutine that makes the row; the run's `begun` is then its task. `grace` as in `Run`.
         """
         run = Run(turn, strict=self._strict, grace=grace)
         self._live[turn.id] = run
+        self._by_conversation[turn.principal.id, turn.conversation_id].add(run)
         run.watch_for_desertion()
-        begun.add_done_callback(partial(self._began, run))
-        task = asyncio.create_task(self._generate(run, provider, begun), name=f"run {turn.id}")
+        task = asyncio.create_task(self._generate(run, provider), name=f"run {turn.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Behind the run's own task: the model is asked first, and the database is busy while everybody waits for it.
+        run.begun = asyncio.ensure_future(begun)
+        run.begun.add_done_callback(partial(self._began, run))
         return run
 
     async def reader(self, principal: Principal, run_id: str, after: int = 0) -> Reader:
@@ -371,19 +394,23 @@ class Runs:
         await run.over.wait()
         return await self._table.get(principal, run_id)
 
-    async def stop_conversation(self, principal: Principal, conversation_id: str, *, deserted: bool = False) -> None:
-        """Stops the runs of a conversation in this worker and waits for their end; `deserted`: those nobody reads."""
-        runs = [
-            run
-            for run in self._live.values()
-            if run.turn.conversation_id == conversation_id
-            and run.turn.principal.id == principal.id
-            and (run.deserted or not deserted)
-        ]
+    async def stop_conversation(self, principal: Principal, conversation_id: str) -> None:
+        """Stops the runs of a conversation in this worker, and waits until they are over."""
+        runs = self._of(principal, conversation_id)
         for run in runs:
-            run.stop.request("disconnected" if deserted else "user")
+            run.stop.request("user")
+        await _all_over(runs)
+
+    async def make_room(self, principal: Principal, conversation_id: str) -> None:
+        """Stops the runs of a conversation that nobody reads any more, if that is what leaving them means, and waits
+        until they and those that have said their last word are over."""
+        runs = [run for run in self._of(principal, conversation_id) if run.ended or run.deserted]
         for run in runs:
-            await run.over.wait()
+            run.stop.request("disconnected")
+        await _all_over(runs)
+
+    def _of(self, principal: Principal, conversation_id: str) -> list[Run]:
+        return list(self._by_conversation.get((principal.id, conversation_id), ()))
 
     async def abandon(self, turn: Turn, error: ChatcoreError) -> None:
         """Closes the row of a turn that was refused before its run began."""
@@ -428,15 +455,17 @@ class Runs:
         if not begun.cancelled() and begun.exception() is None:
             self._append(run, [RunStarted(run.turn.id, run.turn.conversation_id, begun.result().created)])
 
-    async def _generate(self, run: Run, provider: Provider, begun: asyncio.Future[Begun]) -> None:
+    async def _generate(self, run: Run, provider: Provider) -> None:
         """The task of a run: from the first call of the model to the `finish_turn` hooks."""
         logs.place.set(logs.Place(run=run.turn.id))
         usage: JsonObject | None = None
         ended = RunEnded("failed", "internal")
         try:
-            async with aclosing(run_turn(run.turn, provider, self._conversations, begun, run.stop)) as batches:
+            async with aclosing(
+                run_turn(run.turn, provider, self._conversations, run.until_begun, run.stop)
+            ) as batches:
                 async for events in batches:
-                    await begun
+                    await run.until_begun()
                     for event in events:
                         match event:
                             case MessageStored():
@@ -461,8 +490,15 @@ class Runs:
             # The row stays as it is: its lease runs out and recovery closes it when the database can be written again.
             logger.error("run %s has ended and could not be closed: %s", run.turn.id, error)  # noqa: TRY400
         finally:
-            del self._live[run.turn.id]
-            run.over.set()
+            self._leave(run)
+
+    def _leave(self, run: Run) -> None:
+        place = run.turn.principal.id, run.turn.conversation_id
+        del self._live[run.turn.id]
+        self._by_conversation[place].discard(run)
+        if not self._by_conversation[place]:
+            del self._by_conversation[place]
+        run.over.set()
 
     # --- runs of dead workers -----------------------------------------------------------------------------------------
 
@@ -505,6 +541,11 @@ def _unfinished(record: RunRecord, events: Sequence[Event]) -> list[NewMessage]:
     if answer.empty:
         return []
     return answer_messages(answer, wire.structure(record.turn, Origin), partial=True, not_run=UNKNOWN_OUTCOME)
+
+
+async def _all_over(runs: Iterable[Run]) -> None:
+    for run in runs:
+        await run.over.wait()
 
 
 def _told(run: Run, error: Exception) -> Failed:

@@ -7,7 +7,7 @@ is stored together with a place for each tool's answer, which says that the outc
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import attrs
@@ -87,7 +87,7 @@ class _Work:
     turn: Turn
     provider: Provider
     conversations: Conversations
-    begun: Awaitable[Begun]
+    begun: Callable[[], Awaitable[Begun]]
     stop: Stop
     history: list[Message]
     tools: tuple[Tool, ...]
@@ -100,11 +100,11 @@ class _Work:
 
 
 async def run_turn(
-    turn: Turn, provider: Provider, conversations: Conversations, begun: Awaitable[Begun], stop: Stop
+    turn: Turn, provider: Provider, conversations: Conversations, begun: Callable[[], Awaitable[Begun]], stop: Stop
 ) -> AsyncGenerator[Sequence[Event], None]:
     """Answers a turn. The last event is `RunEnded`, whatever happens to the model or its tools.
 
-    `begun` is what is stored of the turn already, or about to be: the answer hangs on the last message of its path.
+    `begun` gives what is stored of the turn, once it is: the answer hangs on the last message of its path.
 
     Raises:
         DatabaseError: a message could not be stored. Nothing after that is told.
@@ -259,7 +259,7 @@ async def _store_answer(work: _Work, answer: Answer, ending: _Ending | None) -> 
         partial=ending is not None and ending.state != "completed",
         not_run=None if ending is None else ending.not_run,
     )
-    parent_id = work.last_id or (await work.begun).path[-1].id
+    parent_id = work.last_id or (await work.begun()).path[-1].id
     stored = await work.conversations.add_answer(work.turn.principal, work.turn.conversation_id, parent_id, messages)
     work.history.append(messages[0].message)
     work.last_id = stored[-1].id

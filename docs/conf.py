@@ -1,10 +1,10 @@
 """How the documentation is built: `sphinx-build -n -W -b html docs build/docs`. It needs no network."""
 
-from importlib.metadata import version
+from importlib import metadata
 
 project = "chatcore"
 project_copyright = "the chatcore contributors"
-release = version("chatcore")
+release = metadata.version("chatcore")
 
 extensions = ["myst_parser"]
 exclude_patterns = ["changes", "_build"]

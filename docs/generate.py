@@ -155,6 +155,20 @@ def _class_stub(node: ast.ClassDef, lines: Sequence[str]) -> list[str]:
     return stub
 
 
+def contract(path: str) -> str:
+    """A suite of tests, written `module:Class`: what to give it, and the rules that it tests."""
+    name, _, cls = path.partition(":")
+    suite = getattr(import_module(name), cls)
+    rules = [inspect.getdoc(test) or "" for key, test in vars(suite).items() if key.startswith("test_")]
+    head, _, rest = (inspect.getdoc(suite) or "").partition("\n\n")
+    example = re.sub(
+        r"((?:^ {4}.*\n?|^\n)+)", lambda code: f"```py\n{inspect.cleandoc(code[1])}\n```\n\n", rest, flags=re.M
+    )
+    return "\n\n".join(
+        [f"### {cls}", head, example.strip(), "\n".join(f"* {' '.join(rule.split())}" for rule in rules)]
+    )
+
+
 # --- settings, commands, errors ---------------------------------------------------------------------------------------
 
 
@@ -223,6 +237,7 @@ KINDS: Mapping[str, Callable[[str], str]] = {
     "module": module,
     "symbol": symbol,
     "hook": hook,
+    "contract": contract,
     "settings": settings,
     "commands": commands,
     "errors": errors,

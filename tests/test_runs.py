@@ -61,14 +61,16 @@ class Bench:
 
     async def start(self, *scripts: list[Step], **options: Any) -> str:
         turn, begun = await self.begin()
-        future = asyncio.get_running_loop().create_future()
-        future.set_result(begun)
         provider: Provider = ScriptedProvider(*scripts)
-        self.runs.start(turn, provider, future, **options)
+        self.runs.start(turn, provider, ready(begun), **options)
         return turn.id
 
     async def read(self, run_id: str, after: int = 0) -> list[Event]:
         return await drain(await self.runs.reader(ANN, run_id, after))
+
+
+async def ready(begun: Begun) -> Begun:
+    return begun
 
 
 async def drain(reader: Reader) -> list[Event]:
@@ -191,15 +193,14 @@ async def test_a_tool_whose_outcome_nobody_knows_is_not_repeated(bench: Bench) -
         await asyncio.Event().wait()
         return "paid"
 
-    future = asyncio.get_running_loop().create_future()
-    future.set_result(begun)
     provider = ScriptedProvider([call("pay")])
-    bench.runs.start(attrs.evolve(turn, tools={"pay": Tool.of(pay)}), provider, future)
+    bench.runs.start(attrs.evolve(turn, tools={"pay": Tool.of(pay)}), provider, ready(begun))
     await entered.wait()
     [task] = bench.runs._tasks
     task.cancel()  # as near to a killed worker as one process comes
     await asyncio.wait([task])
     bench.runs._live.clear()
+    bench.runs._by_conversation.clear()
     await bench.runs.recover()
     *_, answer = await Conversations(bench.database).path(ANN, turn.conversation_id)
     assert (answer.message.text, answer.state, answer.is_error) == (UNKNOWN_OUTCOME, "complete", True)

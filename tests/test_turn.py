@@ -1,7 +1,7 @@
 """What a turn does: the loop of model and tools, and what it leaves in the database."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -101,10 +101,11 @@ async def stage(database: Database) -> Stage:
     return Stage(conversations, begun, turn, Stop())
 
 
-def ready(begun: Begun) -> asyncio.Future[Begun]:
-    future = asyncio.get_running_loop().create_future()
-    future.set_result(begun)
-    return future
+def ready(begun: Begun) -> Callable[[], Awaitable[Begun]]:
+    async def give() -> Begun:
+        return begun
+
+    return give
 
 
 def of(kind: type[Any], events: list[Event]) -> list[Any]:

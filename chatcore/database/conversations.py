@@ -206,10 +206,8 @@ class Conversations:
 
 # --- one conversation -------------------------------------------------------------------------------------------------
 
-_FIND = """
-    SELECT "key", id, title, title_source, saved, timezone, llm_settings, leaf, created_at, updated_at
-    FROM conversation WHERE owner = ? AND id = ?
-"""
+_FIELDS = [field.name for field in attrs.fields(Conversation)]
+_FIND = f'SELECT "key", {", ".join(_FIELDS)} FROM conversation WHERE owner = ? AND id = ?'  # noqa: S608  names of ours
 
 
 def _look_up(owner: str, conversation_id: str) -> tuple[int, Conversation] | None:
@@ -435,15 +433,7 @@ def _list_saved(owner: str, limit: int, offset: int, text: str | None) -> Sequen
     )
     query = (
         conversation.select(
-            conversation.id,
-            conversation.title,
-            conversation.title_source,
-            conversation.saved,
-            conversation.timezone,
-            conversation.llm_settings,
-            conversation.leaf,
-            conversation.created_at,
-            conversation.updated_at,
+            *(getattr(conversation, name) for name in _FIELDS),
             peewee.fn.COALESCE(counted.c.count, 0),
             peewee.fn.COALESCE(peewee.fn.SUBSTR(first.text, 1, PREVIEW), ""),
         )

@@ -178,28 +178,9 @@ def questions(key: int) -> dict[str, int | None]:
 
 def _records(*conditions: peewee.Expression) -> Sequence[RunRecord]:
     run, conversation = tables.Run, tables.Conversation
-    query = (
-        run.select(
-            run.id,
-            run.owner,
-            conversation.id,
-            run.client_id,
-            run.format,
-            run.model,
-            run.state,
-            run.reason,
-            run.worker,
-            run.lease_until,
-            run.question,
-            run.last_seq,
-            run.turn,
-            run.created_at,
-            run.ended_at,
-        )
-        .join(conversation)
-        .where(*conditions)
-        .order_by(run.created_at, run.id)
-    )
+    names = [field.name for field in attrs.fields(RunRecord)]
+    columns = [conversation.id if name == "conversation_id" else getattr(run, name) for name in names]
+    query = run.select(*columns).join(conversation).where(*conditions).order_by(run.created_at, run.id)
     return [RunRecord(*row) for row in tables.fetch(query)]
 
 

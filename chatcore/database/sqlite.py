@@ -21,8 +21,8 @@ APPLICATION_ID = 0x63686174
 """The four bytes `chat` in the header of our files tell them from those of other programs."""
 
 _CHECKED_SIZE = 64 * 2**20  # bytes; checking costs about 1 ms per MiB, at every start
-_LOCK_PATIENCE = 30.0  # seconds; SQLite itself waits 5 of them at a time, and not at all where it fears a deadlock
-_LOCK_PAUSE = 0.01  # seconds
+_LOCK_PATIENCE = 30.0  # seconds; where SQLite waits by itself it waits 5
+_LOCK_PAUSE = 0.001  # seconds; as long as a busy writer pauses, see `units.py`
 _MOST_WORDS = 32  # of a search; more of them narrow nothing further
 
 # By the first two words of SQLite's name for the error (https://sqlite.org/rescode.html): what is wrong, what to do.
@@ -170,6 +170,8 @@ class Sqlite(peewee.SqliteDatabase):
             bound.initialize(self)
             self.connect()
             self.pragma("query_only", int(not writes))
+            if writes:
+                self.pragma("busy_timeout", 0)  # `begin` waits, and more evenly: SQLite would sleep ever longer
 
     def leave(self) -> None:
         """Closes the calling thread's connection."""

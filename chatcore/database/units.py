@@ -5,6 +5,7 @@ event loop can cut a transaction.
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from chatcore.database.sqlite import Sqlite
 
 _LARGEST_GROUP = 100  # units; the first of them waits for the last
+# Seconds: a writer that always has something to write pauses now and then, or other processes would never come in.
+_TURN, _PAUSE = 0.01, 0.001
 
 
 @attrs.define(eq=False)
@@ -46,13 +49,16 @@ Queue: TypeAlias = SimpleQueue[Unit | None]
 
 def run_writer(engine: "Sqlite", queue: Queue) -> None:
     """The thread that writes. Units that wait at the same time share one commit, and are told of it together."""
-    going = True
+    going, paused = True, time.monotonic()
     while going:
         taken = _take(queue)
         going = taken[-1] is not None
         units = [unit for unit in taken if unit is not None]
         _commit(engine, units)
         _tell(units)
+        if not queue.empty() and time.monotonic() - paused > _TURN:
+            time.sleep(_PAUSE)
+            paused = time.monotonic()
     engine.leave()
 
 

@@ -360,7 +360,6 @@ async def test_file_that_stays_locked(database: Database, tmp_path: Path, monkey
     """When another process does not let go, all who wait are told after the same time; later writes work again."""
     monkeypatch.setattr("chatcore.database.sqlite._LOCK_PATIENCE", 0.3)
     documents = Documents(database)
-    await database.write(lambda: tables.bound.pragma("busy_timeout", 100))
     with closing(sqlite3.connect(tmp_path / "chatcore.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         puts = (documents.put(ANN, "n", str(number), 1) for number in range(50))

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 import attrs
@@ -49,7 +50,7 @@ async def start_turn(
         model_id, default_model=state.config.default_model, default_provider=state.config.default_provider
     )
     if request.session_id is not None:
-        await state.runs.stop_conversation(principal, request.session_id, deserted=True)
+        await state.runs.make_room(principal, request.session_id)
     turn = Turn(
         id=uuid.uuid4().hex,
         principal=principal,
@@ -64,18 +65,20 @@ async def start_turn(
         metadata=_turn_metadata(metadata),
     )
     new = _new_messages(request)
-    begun = asyncio.ensure_future(_begin(state, turn, new, metadata))
+    begin = partial(_begin, state, turn, new, metadata)
     # Of a new conversation the model can be asked before it is stored; nothing is told before it is.
-    path = _unstored(turn, new) if request.session_id is None else (await begun).path
+    begun = None if request.session_id is None else await begin()
+    path = begun.path if begun else _unstored(turn, new)
     own = prompt.request_prompt(m.message for m in request.messages) or prompt.stored_prompt(path)
     system = prompt.system_prompt(
         own or settings.system_prompt, state.config.system_prompt, datetime.now(UTC), state.config.zone
     )
-    turn = await _prepared(state, attrs.evolve(turn, history=prompt.compose_history(path, system)), begun)
+    turn = attrs.evolve(turn, history=prompt.compose_history(path, system))
+    turn = await _prepared(state, turn, stored=begun is not None)
     provider, _ = state.registry.provider_for(turn.model)  # a plugin may have chosen another
     grace = state.config.disconnect_grace if on_disconnect == "stop" else None
-    run = state.runs.start(turn, provider, begun, grace=grace)
-    await asyncio.shield(begun)
+    run = state.runs.start(turn, provider, _known(begun) if begun else begin(), grace=grace)
+    await asyncio.shield(run.begun)
     return run
 
 
@@ -127,13 +130,17 @@ async def _begin(state: State, turn: Turn, new: Sequence[NewMessage], metadata: 
     )
 
 
-async def _prepared(state: State, turn: Turn, begun: Awaitable[Begun]) -> Turn:
-    """The turn after the plugins' `prepare_turn`. One that refuses it ends the run that was just begun."""
+async def _known(begun: Begun) -> Begun:
+    return begun
+
+
+async def _prepared(state: State, turn: Turn, *, stored: bool) -> Turn:
+    """The turn after the plugins' `prepare_turn`. One that refuses it ends the run that is stored already."""
     try:
         return await state.plugins.prepare(turn)
     except RequestError as error:
-        await begun
-        await state.runs.abandon(turn, error)
+        if stored:
+            await state.runs.abandon(turn, error)
         raise
 
 

@@ -68,10 +68,14 @@ class TestTools(Contributed, ToolSourceContract):
     kind = "tool"
 
     @pytest_asyncio.fixture
-    async def source(self, installed: Installation, contribution: str, tmp_path: Path) -> AsyncIterator[ToolSource]:
+    async def value(self, installed: Installation, contribution: str, tmp_path: Path) -> AsyncIterator[ToolSource]:
         async with installed.running(tmp_path) as chat:
             own = state_of(chat).registry.by(installed.name)
             yield _Own(contribution, [c.value for c in own if c.kind == self.kind])
+
+    @pytest.fixture
+    def source(self, value: ToolSource) -> ToolSource:
+        return value
 
 
 class TestToolSource(Contributed, ToolSourceContract):

@@ -47,6 +47,7 @@ class LlamaProvider:
         self._settings = settings
         self._log = log
         self._settled = asyncio.Event()
+        self._settled.set()  # nothing is being loaded yet
         self._failure: str | None = None
         self._server: engine.Server | None = None
         self._upstream: _Upstream | None = None
@@ -83,7 +84,7 @@ class LlamaProvider:
                 f"{self._path.name} is still being loaded", retry_after=10.0, hint="try again, or raise load_timeout"
             ) from error
         if self._upstream is None:
-            raise ProviderUnavailable(self._failure or "the model was unloaded", hint="the server's log says more")
+            raise ProviderUnavailable(self._failure or "the model is not loaded", hint="the server's log says more")
         return self._upstream
 
     # --- its life -----------------------------------------------------------------------------------------------------
@@ -91,6 +92,7 @@ class LlamaProvider:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Self]:
         """The time in which the model is there. At its end a load under way is awaited: it cannot be broken off."""
+        self._settled.clear()
         loading = asyncio.create_task(self._load())
         try:
             yield self

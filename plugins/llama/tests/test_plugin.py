@@ -1,16 +1,21 @@
 """The plugin in a running server."""
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chatcore_llama import Llama, weights
+from chatcore_llama.settings import Settings
 
+from chatcore.database import Database
 from chatcore.errors import PluginOff
+from chatcore.hooks import Context
 from chatcore.testing.chat import running_chat
 
 
+@pytest.mark.usefixtures("smollm2")
 async def test_a_server_with_it_answers(tmp_path: Path) -> None:
     """Health follows the model; the catalogue has it, free of charge; a message is answered by it."""
     async with running_chat(tmp_path, Llama) as chat:
@@ -45,18 +50,8 @@ async def test_without_a_model_it_is_off(tmp_path: Path, monkeypatch: pytest.Mon
 def test_its_command_is_there_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is what gives the plugin one."""
     monkeypatch.setattr(weights, "PACKAGE", "no_such_package")
-    plugin = Llama(context(tmp_path))
+    plugin = Llama(Context("llama", Settings(), tmp_path, Database(str(tmp_path / "db")), logging.getLogger("llama")))
     (command,) = plugin.register_commands()
     assert command.name == "llama"
     with pytest.raises(PluginOff):
         list(plugin.register_providers())
-
-
-def context(directory: Path) -> Any:
-    from chatcore_llama.settings import Settings
-
-    class Context:
-        name, settings, log = "llama", Settings(), None
-
-    Context.directory = directory  # type: ignore[attr-defined]
-    return Context()

@@ -22,7 +22,7 @@ from chatcore.protocols import Health, Provider
 from chatcore.tools import Tool
 from chatcore.types import Finish, Message, Model, ModelEvent, ModelRequest, TextDelta, Usage
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("smollm2")]
 
 LOG = logging.getLogger("chatcore.plugin.llama")
 ENDLESS = {"ignore_eos": True, "max_tokens": 3000}
@@ -33,7 +33,7 @@ def make(settings: Settings | None = None) -> LlamaProvider:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def llama() -> AsyncIterator[LlamaProvider]:
+async def llama(smollm2: Path) -> AsyncIterator[LlamaProvider]:
     async with make().session() as provider:
         yield provider
 
@@ -184,21 +184,23 @@ async def test_the_model_loads_in_the_background() -> None:
     provider = make()
     assert isinstance(provider, Provider)
     assert await provider.models() == [Model("llama/smollm2-135m-instruct", "smollm2-135m-instruct")]
+    with pytest.raises(ProviderUnavailable, match="not loaded"):
+        await ask(provider, request())
     async with provider.session():
         assert provider.health() == Health("starting", "loading SmolLM2-135M-Instruct.Q4_1.gguf")
         assert (await ask(provider, request(max_tokens=2)))[-1]
         assert provider.health() == Health("ready")
         (model,) = await provider.models()
         assert (model.id, model.context_length, model.supports_tools) == (provider.default_model, 4096, False)
-    with pytest.raises(ProviderUnavailable, match="unloaded"):
+    with pytest.raises(ProviderUnavailable, match="not loaded"):
         await ask(provider, request())
 
 
 async def test_a_message_does_not_wait_for_ever() -> None:
     """After `load_timeout` it is told that the model is still being loaded; the loading goes on."""
-    provider = make(Settings(load_timeout=0.01))
-    with pytest.raises(ProviderUnavailable, match="still being loaded") as caught:
-        await ask(provider, request())
+    async with make(Settings(load_timeout=0.01)).session() as provider:
+        with pytest.raises(ProviderUnavailable, match="still being loaded") as caught:
+            await ask(provider, request())
     assert caught.value.retry_after
 
 
