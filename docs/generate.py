@@ -8,6 +8,7 @@ import ast
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -162,7 +163,7 @@ def contract(path: str) -> str:
     rules = [inspect.getdoc(test) or "" for key, test in vars(suite).items() if key.startswith("test_")]
     head, _, rest = (inspect.getdoc(suite) or "").partition("\n\n")
     example = re.sub(
-        r"((?:^ {4}.*\n?|^\n)+)", lambda code: f"```py\n{inspect.cleandoc(code[1])}\n```\n\n", rest, flags=re.M
+        r"((?:^ {4}.*\n?|^\n)+)", lambda code: f"```py\n{textwrap.dedent(code[1]).strip()}\n```\n\n", rest, flags=re.M
     )
     return "\n\n".join(
         [f"### {cls}", head, example.strip(), "\n".join(f"* {' '.join(rule.split())}" for rule in rules)]

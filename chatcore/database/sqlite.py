@@ -82,7 +82,9 @@ class Sqlite(peewee.SqliteDatabase):
             raise self.explain(error) from error
 
     def _refuse_foreign(self) -> None:
-        if self.application_id != APPLICATION_ID and (self.application_id or self.get_tables()):
+        with self.atomic():  # another process may be making the tables just now
+            ours = self.application_id == APPLICATION_ID or not (self.application_id or self.get_tables())
+        if not ours:
             raise DatabaseError(
                 f"{self.path} is the database of another program",
                 hint="give chatcore a file of its own: 'database' in chatcore.toml, or --data for a new directory",

@@ -126,6 +126,8 @@ async def running_chat(
     await asyncio.wait([server, came], return_when=asyncio.FIRST_COMPLETED)
     came.cancel()
     if server.done():
+        for unused in sockets.insecure_sockets:
+            unused.close()
         server.result()
     host, port = sockets.insecure_sockets[0].getsockname()[:2]
     url = f"http://{host}:{port}"

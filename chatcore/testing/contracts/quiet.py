@@ -52,6 +52,8 @@ def of_import(module: str, file: Path) -> Sequence[str]:
     )
     if done.returncode != 0:
         return [f"it raised {done.stderr.strip().rpartition(chr(10))[2]}"]
+    if not done.stdout:
+        return ["it ended the process"]
     seen: list[str] = json.loads(done.stdout.rpartition("\n")[2])
     return seen
 
