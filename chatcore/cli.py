@@ -11,6 +11,7 @@ from chatcore.errors import ChatcoreError, ConfigError
 
 COMMANDS: Mapping[str, str] = {
     "serve": "Serve the chat API.",
+    "chat": "Chat in the terminal.",
     "plugins": "List the plugins: what is on, what is not and why.",
     "hooks": "List the hooks, and which plugins implement them.",
     "config": "Print every setting with where it came from.",
@@ -67,7 +68,7 @@ def _help_all(ctx: click.Context, _option: click.Parameter, wanted: bool) -> Non
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Plugins add commands of their own, such as 'chat' and 'tokens': --help-all lists them too.",
+    epilog="Plugins add commands of their own, such as 'tokens': --help-all lists them too.",
 )
 @click.version_option(package_name="chatcore", prog_name="chatcore")
 @click.option(

@@ -7,7 +7,8 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from socket import socket
 
 from hypercorn.asyncio.run import worker_serve
@@ -91,9 +92,40 @@ async def serve(app: Quart, config: Config, sockets: Sockets, *, until: Callable
         except TimeoutError:
             logger.warning("%d answers did not end in time; they are closed at the next start", state.runs.count)
 
-    async with opened(app):
-        wrapped = wrap_app(app, config.max_body, "asgi")
-        await worker_serve(wrapped, _hypercorn(config), sockets=sockets, shutdown_trigger=shutdown)
+    try:
+        async with opened(app):
+            wrapped = wrap_app(app, config.max_body, "asgi")
+            await worker_serve(wrapped, _hypercorn(config), sockets=sockets, shutdown_trigger=shutdown)
+    finally:
+        for sock in [*sockets.secure_sockets, *sockets.insecure_sockets]:
+            sock.close()
+
+
+@asynccontextmanager
+async def serving(app: Quart, config: Config) -> AsyncIterator[str]:
+    """Serves an app beside whatever else the running loop does, and gives its URL.
+
+    Raises:
+        ChatcoreError: it cannot start.
+    """
+    sockets = listen(config)
+    started, stop = asyncio.Event(), asyncio.Event()
+
+    async def until() -> None:
+        started.set()
+        await stop.wait()
+
+    server = asyncio.create_task(serve(app, config, sockets, until=until))
+    server.add_done_callback(lambda _: started.set())
+    try:
+        await started.wait()
+        if server.done():
+            await server
+        host, port = sockets.insecure_sockets[0].getsockname()[:2]
+        yield f"http://{host}:{port}"
+    finally:
+        stop.set()
+        await server
 
 
 def _hypercorn(config: Config) -> HypercornConfig:

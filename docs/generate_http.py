@@ -50,7 +50,7 @@ def route(title: str) -> str:
     operation = _document()["paths"][path][method.lower()]
     public = "" if operation["security"] else " Public."
     pieces = [
-        f"### {title}",
+        f"### `{title}`",
         f"{operation.get('summary', 'A file').rstrip('.')}.{public}",
         operation.get("description"),
     ]

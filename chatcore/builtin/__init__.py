@@ -10,7 +10,6 @@ from chatcore.builtin.library import Library
 from chatcore.builtin.models import Models
 from chatcore.builtin.pages import Pages
 from chatcore.builtin.service import Service
-from chatcore.builtin.terminal import Terminal
 from chatcore.builtin.tokens import Tokens
 from chatcore.hooks import Plugin
 
@@ -23,6 +22,5 @@ BUILTINS: Sequence[tuple[str, type[Plugin[Any]]]] = (
     ("disk", Disk),
     ("pages", Pages),
     ("echo", Echo),
-    ("terminal", Terminal),
 )
 """By name, in the order in which they are loaded: before those that were installed."""

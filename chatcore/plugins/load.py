@@ -175,6 +175,7 @@ class Plugins:
     def _try(self, found: Found) -> Row:
         row = Row(provenance=found.provenance, state="failed")
         given: object = None
+        plugin: Plugin[Any] | None = None
         try:
             check_name(found.name)
             with _blamed("importing it"):
@@ -185,6 +186,9 @@ class Plugins:
             plugin = self._make(cls, found.name)
             contributed = self._register(plugin, found.provenance)
         except ChatcoreError as error:
+            if plugin is not None and isinstance(error, PluginOff):
+                # Its commands may be what brings the thing that it lacks.
+                self.registry.add(self._contributed("register_commands", found.provenance))
             self._forget(found.name, given)
             return self._failed(row, error)
         labels = tuple(f"{c.kind} {c.name}" for c in contributed)

@@ -1,6 +1,5 @@
 """A whole server for a test: on a real socket, with a database of its own, and without a network."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -106,7 +105,7 @@ async def running_chat(
     import httpx  # noqa: PLC0415  the kit is imported by every pytest run, most of which start no server
 
     from chatcore.app import create_app  # noqa: PLC0415
-    from chatcore.server import listen, serve  # noqa: PLC0415
+    from chatcore.server import serving  # noqa: PLC0415
 
     provider = provider or ScriptedProvider()
     values = Config(**{"data": directory, "port": 0, "strict": True, **(config or {})})
@@ -114,29 +113,11 @@ async def running_chat(
     loaded = Loaded(config=values, plugins=tables, environ=environ or {})
     named = [("scripted", _plugin_of(provider)), *((plugin.__name__.lower(), plugin) for plugin in plugins)]
     app = create_app(loaded, plugins=named, discover=False)
-    sockets = listen(values)
-    stop, ready = asyncio.Event(), asyncio.Event()
-
-    async def until() -> None:
-        ready.set()
-        await stop.wait()
-
-    server = asyncio.create_task(serve(app, values, sockets, until=until))
-    came = asyncio.create_task(ready.wait())
-    await asyncio.wait([server, came], return_when=asyncio.FIRST_COMPLETED)
-    came.cancel()
-    if server.done():
-        for unused in sockets.insecure_sockets:
-            unused.close()
-        server.result()
-    host, port = sockets.insecure_sockets[0].getsockname()[:2]
-    url = f"http://{host}:{port}"
-    try:
-        async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
-            yield Chat(app, url, client, provider)
-    finally:
-        stop.set()
-        await server
+    async with (
+        serving(app, values) as url,
+        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client,
+    ):
+        yield Chat(app, url, client, provider)
 
 
 def _plugin_of(provider: ScriptedProvider) -> type[Plugin[NoSettings]]:

@@ -275,7 +275,7 @@ def test_an_import_that_does_more_is_seen(tmp_path, monkeypatch, code, seen):
 
 
 def loaded(directory):
-    return Loaded(Config(data=directory / "data", plugins_dir=BROKEN.parents[1] / "plugins_bad"))
+    return Loaded(config=Config(data=directory / "data", plugins_dir=BROKEN.parents[1] / "plugins_bad"))
 
 
 def test_check_tells_each_rule_of_what_a_plugin_contributes(tmp_path):

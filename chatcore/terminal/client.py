@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from chatcore import sse, wire
-from chatcore.builtin.terminal.frames import FrameReader, Note, Part
+from chatcore.terminal.frames import FrameReader, Note, Part
 from chatcore.errors import ChatcoreError, RequestError, StreamBroken
 from chatcore.http import Timeouts, failures, make_client
 

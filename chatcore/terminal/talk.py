@@ -14,9 +14,9 @@ import click
 from anyio.from_thread import BlockingPortal
 from rich.console import Console
 
-from chatcore.builtin.terminal.client import ChatClient, Choice
-from chatcore.builtin.terminal.frames import Note, Problem
-from chatcore.builtin.terminal.screen import PlainScreen, RichScreen, Screen
+from chatcore.terminal.client import ChatClient, Choice
+from chatcore.terminal.frames import Note, Problem
+from chatcore.terminal.screen import PlainScreen, RichScreen, Screen
 from chatcore.errors import ChatcoreError
 
 LISTED = 40

@@ -22,12 +22,12 @@ from rich.console import Console
 from chatcore import sse, wire
 from chatcore.app import database_url
 from chatcore.builtin import BUILTINS
-from chatcore.builtin.terminal import client as terminal_client
-from chatcore.builtin.terminal.client import ChatClient, connected, is_chatcore
-from chatcore.builtin.terminal.command import chat as command
-from chatcore.builtin.terminal.frames import FrameReader, Note, Part, Problem, Reasoning, Text, ToolUse
-from chatcore.builtin.terminal.screen import PlainScreen, RichScreen
-from chatcore.builtin.terminal.talk import COMMANDS
+from chatcore.terminal import client as terminal_client
+from chatcore.terminal.client import ChatClient, connected, is_chatcore
+from chatcore.commands.chat import chat as command
+from chatcore.terminal.frames import FrameReader, Note, Part, Problem, Reasoning, Text, ToolUse
+from chatcore.terminal.screen import PlainScreen, RichScreen
+from chatcore.terminal.talk import COMMANDS
 from chatcore.config import Config, Loaded
 from chatcore.database import Database
 from chatcore.errors import ChatcoreError, ProviderRefused
@@ -385,9 +385,9 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Chat]]:
         yield start
 
 
-def run(*arguments: str, given: str = "", loaded: Loaded | None = None) -> Result:
+def run(*arguments: str, given: str = "", env: dict[str, str] | None = None) -> Result:
     """`chatcore chat …` with its input and output in pipes."""
-    return CliRunner().invoke(command, arguments, input=given, obj=loaded or Loaded())
+    return CliRunner().invoke(command, arguments, input=given, env=env)
 
 
 def test_a_question_is_answered_and_that_is_all(serve: Callable[..., Chat]) -> None:
@@ -435,16 +435,16 @@ def test_a_missing_token_is_told_with_the_remedy(serve: Callable[..., Chat], tmp
 def test_the_configured_server_is_used_if_it_runs(serve: Callable[..., Chat]) -> None:
     """Nobody has to say where it is."""
     chat = serve()
-    config = Config(host="0.0.0.0", port=int(chat.url.rpartition(":")[2]))
-    done = run("--model", "scripted/x", "hi", loaded=Loaded(config=config))
+    env = {"CHATCORE_HOST": "0.0.0.0", "CHATCORE_PORT": chat.url.rpartition(":")[2]}
+    done = run("--model", "scripted/x", "hi", env=env)
     assert (done.stdout, done.exit_code) == ("ok\n", 0)
     assert [request.model for request in chat.provider.requests] == ["scripted/x"]
 
 
 def test_without_a_server_it_is_one_itself(tmp_path: Path) -> None:
     """The conversation is kept in the data directory like any other."""
-    config = Config(port=9, data=tmp_path / "here", disable=("llama",))
-    done = run("--model", "echo", "Hello there", loaded=Loaded(config=config))
+    env = {"CHATCORE_PORT": "9", "CHATCORE_DATA": str(tmp_path / "here"), "CHATCORE_DISABLE": "llama,openrouter"}
+    done = run("--model", "echo", "Hello there", env=env)
     assert (done.stdout, done.stderr, done.exit_code) == ("Hello there\n", "", 0)
     assert (tmp_path / "here" / "chatcore.db").exists()
 

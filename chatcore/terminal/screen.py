@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.text import Text as Styled
 
-from chatcore.builtin.terminal.frames import Note, Part, Problem, Reasoning, Text, ToolUse
+from chatcore.terminal.frames import Note, Part, Problem, Reasoning, Text, ToolUse
 
 FRAMES_PER_SECOND = 12
 
