@@ -453,7 +453,12 @@ class Runs:
 
     def _began(self, run: Run, begun: asyncio.Future[Begun]) -> None:
         if not begun.cancelled() and begun.exception() is None:
-            self._append(run, [RunStarted(run.turn.id, run.turn.conversation_id, begun.result().created)])
+            self._tell_start(run, begun.result())
+
+    def _tell_start(self, run: Run, begun: Begun) -> None:
+        """The first event, whoever comes first: the one that waits for the row, or the model's first word."""
+        if not run.events:
+            self._append(run, [RunStarted(run.turn.id, run.turn.conversation_id, begun.created)])
 
     async def _generate(self, run: Run, provider: Provider) -> None:
         """The task of a run: from the first call of the model to the `finish_turn` hooks."""
@@ -465,7 +470,7 @@ class Runs:
                 run_turn(run.turn, provider, self._conversations, run.until_begun, run.stop)
             ) as batches:
                 async for events in batches:
-                    await run.until_begun()
+                    self._tell_start(run, await run.until_begun())
                     for event in events:
                         match event:
                             case MessageStored():
@@ -519,8 +524,9 @@ class Runs:
         ended = events[-1] if events and isinstance(events[-1], RunEnded) else None
         if ended is None:
             ended = RunEnded("incomplete", SERVER_STOPPED)
+            told = [event.message.id for event in events if isinstance(event, MessageStored)]
             stored = await self._conversations.recover_answer(
-                owner, record.conversation_id, record.id, record.question, _unfinished(record, events)
+                owner, record.conversation_id, record.id, record.question, _unfinished(record, events), told=told
             )
             rest: list[Event] = [*(MessageStored(message) for message in stored[:1]), ended]
             last = rows[-1].last if rows else 0
