@@ -22,8 +22,8 @@ from chatcore.database import Runs as RunTable
 from chatcore.errors import ChatcoreError
 from chatcore.plugins import Plugins
 from chatcore.protocols import Provider
-from chatcore.turn import SERVER_STOPPED, UNKNOWN_OUTCOME, Origin, Stop, answer_messages, failed, run_turn
 from chatcore.tools import JsonObject
+from chatcore.turn import SERVER_STOPPED, UNKNOWN_OUTCOME, Origin, Stop, answer_messages, failed, run_turn
 from chatcore.types import (
     FINAL_STATES,
     Event,

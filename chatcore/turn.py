@@ -127,10 +127,9 @@ async def run_turn(
             answer.add(images)
             yield images
         try:
-            async with stop.interrupts():
-                async with aclosing(_ask(work, answer)) as batches:
-                    async for events in batches:
-                        yield events
+            async with stop.interrupts(), aclosing(_ask(work, answer)) as batches:
+                async for events in batches:
+                    yield events
         except ProviderError as error:
             failure = error
         ending = _ending(work, answer, failure, hop)

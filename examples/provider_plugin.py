@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import attrs
 
-from chatcore.errors import PluginOff
+from chatcore.errors import PluginOff, ProviderRefused
 from chatcore.hooks import Context, Plugin, hookimpl
 from chatcore.protocols import Health, Provider
 from chatcore.settings import option
@@ -60,9 +60,12 @@ class MarkovProvider:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Sequence[ModelEvent]]:
         said = request.messages[-1].text.split() if request.messages else []
-        # Not for secrets: the same seed is to give the same answer, as with any model.
-        dice = random.Random(request.parameters.get("seed"))  # noqa: S311
-        longest = int(request.parameters.get("max_tokens") or LONGEST)
+        try:
+            # Not for secrets: the same seed is to give the same answer, as with any model.
+            dice = random.Random(request.parameters.get("seed"))  # noqa: S311
+            longest = int(request.parameters.get("max_tokens") or LONGEST)
+        except (TypeError, ValueError) as error:
+            raise ProviderRefused(f"a parameter is of a wrong type: {error}", upstream_status=400) from error
         words = list(self._words(said, dice, longest))
         for word in words:
             yield [TextDelta(word + " ")]

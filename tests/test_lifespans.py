@@ -46,7 +46,7 @@ async def failing_to_close():
 
 async def until(runner, name, state):
     async with asyncio.timeout(5):
-        while runner.states[name].state != state:  # noqa: ASYNC110  states are read, not waited for
+        while runner.states[name].state != state:
             await asyncio.sleep(0)
 
 

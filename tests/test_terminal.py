@@ -22,17 +22,17 @@ from rich.console import Console
 from chatcore import sse, wire
 from chatcore.app import database_url
 from chatcore.builtin import BUILTINS
-from chatcore.terminal import client as terminal_client
-from chatcore.terminal.client import ChatClient, connected, is_chatcore
 from chatcore.commands.chat import chat as command
-from chatcore.terminal.frames import FrameReader, Note, Part, Problem, Reasoning, Text, ToolUse
-from chatcore.terminal.screen import PlainScreen, RichScreen
-from chatcore.terminal.talk import COMMANDS
 from chatcore.config import Config, Loaded
 from chatcore.database import Database
 from chatcore.errors import ChatcoreError, ProviderRefused
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.plugins import Plugins
+from chatcore.terminal import client as terminal_client
+from chatcore.terminal.client import ChatClient, connected, is_chatcore
+from chatcore.terminal.frames import FrameReader, Note, Part, Problem, Reasoning, Text, ToolUse
+from chatcore.terminal.screen import PlainScreen, RichScreen
+from chatcore.terminal.talk import COMMANDS
 from chatcore.testing.chat import Chat, running_chat
 from chatcore.testing.scripted import ScriptedProvider, call, text, think
 from chatcore.tools import Tool

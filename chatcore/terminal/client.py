@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from chatcore import sse, wire
-from chatcore.terminal.frames import FrameReader, Note, Part
 from chatcore.errors import ChatcoreError, RequestError, StreamBroken
 from chatcore.http import Timeouts, failures, make_client
+from chatcore.terminal.frames import FrameReader, Note, Part
 
 if TYPE_CHECKING:
     import httpx

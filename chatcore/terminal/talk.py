@@ -14,10 +14,10 @@ import click
 from anyio.from_thread import BlockingPortal
 from rich.console import Console
 
+from chatcore.errors import ChatcoreError
 from chatcore.terminal.client import ChatClient, Choice
 from chatcore.terminal.frames import Note, Problem
 from chatcore.terminal.screen import PlainScreen, RichScreen, Screen
-from chatcore.errors import ChatcoreError
 
 LISTED = 40
 """How many models are listed at most."""
