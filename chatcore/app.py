@@ -148,7 +148,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 def error_response(error: ChatcoreError) -> Response:
     """An error as clients read it: `detail`, with `code` and `hint` beside it."""
     detail: Any = [_violation(p) for p in error.problems] if isinstance(error, ValidationFailed) else error.message
-    status = error.upstream_status or error.status if isinstance(error, ProviderError) else error.status
+    status = error.told_status if isinstance(error, ProviderError) else error.status
     response = _json({"detail": detail, "code": error.code, "hint": error.hint}, status)
     if isinstance(error, Overloaded):
         response.headers["Retry-After"] = str(error.retry_after)

@@ -178,6 +178,12 @@ class ProviderError(ChatcoreError):
         self.details = details
         self.retry_after = retry_after
 
+    @property
+    def told_status(self) -> int:
+        """The HTTP status that a client is told: the upstream's, if that was an error."""
+        upstream = self.upstream_status
+        return upstream if upstream is not None and upstream >= 400 else self.status
+
 
 class ProviderRefused(ProviderError):
     """The upstream understood and said no (400, 401, 402, 403, 404 …). Another try gives the same answer."""

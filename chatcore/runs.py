@@ -417,7 +417,10 @@ class Runs:
         await self._table.finish(turn.id, "failed", error.code, 0)
 
     async def get(self, principal: Principal, run_id: str) -> RunRecord:
-        """What is known of a run. Raises NotFound."""
+        """What is known of a run; of one that has said its last word, how it ended. Raises NotFound."""
+        run = self._live.get(run_id)
+        if run is not None and run.ended:
+            await run.over.wait()
         return await self._table.get(principal, run_id)
 
     async def close(self) -> None:

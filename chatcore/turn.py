@@ -242,7 +242,7 @@ def failed(error: ChatcoreError) -> Failed:
     """The event that tells of an error."""
     if not isinstance(error, ProviderError):
         return Failed(error.message, error.code, error.status)
-    return Failed(error.message, error.kind or error.code, error.upstream_status or error.status, error.details)
+    return Failed(error.message, error.kind or error.code, error.told_status, error.details)
 
 
 # --- storing ----------------------------------------------------------------------------------------------------------

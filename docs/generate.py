@@ -142,6 +142,7 @@ def _docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 def _class_stub(node: ast.ClassDef, lines: Sequence[str]) -> list[str]:
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     stub = list(lines[first - 1 : node.lineno])
+    first_member = len(stub)
     spaced = False
     for member in node.body:
         if not _name(member) or (_name(member).startswith("_") and _name(member) != "__init__"):
@@ -149,7 +150,7 @@ def _class_stub(node: ast.ClassDef, lines: Sequence[str]) -> list[str]:
         if node.name == "Plugin" and "hookspec" in map(ast.unparse, getattr(member, "decorator_list", ())):
             continue
         is_function = isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef)
-        if len(stub) > 1 and (is_function or spaced):
+        if stub[first_member:] and (is_function or spaced):
             stub.append("")
         spaced = is_function
         stub += _stub(member, lines, documented=True)

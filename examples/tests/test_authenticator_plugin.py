@@ -10,6 +10,7 @@ from chatcore.database import Database
 from chatcore.errors import Unauthenticated
 from chatcore.hooks import Context, Plugin
 from chatcore.protocols import Authenticator, Credentials
+from chatcore.testing.contracts import AuthenticatorContract
 
 
 @pytest.fixture
@@ -18,6 +19,22 @@ def trusted_proxy(load_example):
 
 
 USER = {"X-Forwarded-User": "ada@example.com"}
+
+
+class TestProxyHeader(AuthenticatorContract):
+    """What every authenticator keeps."""
+
+    @pytest.fixture
+    def authenticator(self, trusted_proxy):
+        return authenticator_of(trusted_proxy, proxies=["127.0.0.1"])
+
+    @pytest.fixture
+    def right(self):
+        return Credentials({"x-forwarded-user": "ada@example.com"}, "127.0.0.1")
+
+    @pytest.fixture
+    def wrong(self):
+        return Credentials({"x-forwarded-user": "ada@example.com"}, "10.0.0.1")
 
 
 async def test_the_proxy_says_who_it_is(make_chat, trusted_proxy):

@@ -1,13 +1,31 @@
 """The model of `provider_plugin.py`."""
 
+from logging import getLogger
+from pathlib import Path
+
 import pytest
 
+from chatcore.database import Database
+from chatcore.hooks import Context
+from chatcore.testing.contracts import ProviderContract
 from chatcore.testing.scripted import ScriptedProvider
 
 
 @pytest.fixture
 def markov(load_example):
     return load_example("provider_plugin")
+
+
+class TestMarkovProvider(ProviderContract):
+    """What every provider keeps."""
+
+    @pytest.fixture
+    def provider(self, load_example):
+        plugin = load_example("provider_plugin")
+        [provider] = plugin(
+            Context("markov", plugin.settings_class(), Path(), Database("unused.db"), getLogger())
+        ).register_providers()
+        return provider
 
 
 async def test_the_model_goes_on_with_what_was_said(make_chat, markov, tmp_path):

@@ -45,7 +45,7 @@ from chatcore.types import Finish, Model, Principal, TextDelta, Usage
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """What does not end, does not end sooner by waiting for it."""
-    monkeypatch.setattr(watch, "PROMPT", 0.2)
+    monkeypatch.setattr(watch, "PROMPT", 0.4)
 
 
 # --- providers --------------------------------------------------------------------------------------------------------
@@ -939,5 +939,5 @@ class LeavesAThreadBehind(_Plugin):
 
         @hookimpl
         def register_tools(self):
-            threading.Thread(target=time.sleep, args=(1.5,), daemon=True).start()
+            threading.Thread(target=time.sleep, args=(10,), daemon=True).start()
             return ()
