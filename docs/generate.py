@@ -18,6 +18,7 @@ import generate_http
 from generate_http import code, table
 
 from chatcore.cli import command
+from chatcore.errors import ChatcoreError
 from chatcore.settings import options
 
 DOCS = Path(__file__).parent
@@ -119,18 +120,16 @@ def _stub(node: ast.stmt, lines: Sequence[str], *, documented: bool) -> list[str
         return _class_stub(node, lines)
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return list(lines[node.lineno - 1 : node.end_lineno])
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    head = list(lines[first - 1 : _body_line(node) - 1])
     if node.body[0].lineno == node.lineno:  # `def name(self): ...`
-        return list(lines[first - 1 : node.lineno])
+        return list(lines[_first_line(node) - 1 : node.lineno])
+    head = list(lines[_first_line(node) - 1 : _first_line(node.body[0]) - 1])
     return head + (_docstring_lines(node, lines) if documented else [])
 
 
-def _body_line(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> int:
-    """The number of the line on which the body begins."""
-    first = node.body[0]
-    decorators = getattr(first, "decorator_list", [])
-    return min([first.lineno, *(decorator.lineno for decorator in decorators)])
+def _first_line(node: ast.stmt) -> int:
+    """The number of the line on which a statement begins, with its decorators."""
+    decorators: Sequence[ast.expr] = getattr(node, "decorator_list", ())
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
 
 
 def _docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, lines: Sequence[str]) -> list[str]:
@@ -140,8 +139,7 @@ def _docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def _class_stub(node: ast.ClassDef, lines: Sequence[str]) -> list[str]:
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    stub = list(lines[first - 1 : node.lineno])
+    stub = list(lines[_first_line(node) - 1 : node.lineno])
     first_member = len(stub)
     spaced = False
     for member in node.body:
@@ -163,12 +161,16 @@ def contract(path: str) -> str:
     suite = getattr(import_module(name), cls)
     rules = [inspect.getdoc(test) or "" for key, test in vars(suite).items() if key.startswith("test_")]
     head, _, rest = (inspect.getdoc(suite) or "").partition("\n\n")
-    example = re.sub(
-        r"((?:^ {4}.*\n?|^\n)+)", lambda code: f"```py\n{textwrap.dedent(code[1]).strip()}\n```\n\n", rest, flags=re.M
-    )
+    example = re.sub(r"((?:^ {4}.*\n?|^\n)+)", lambda code: _example(code[1]), rest, flags=re.MULTILINE)
     return "\n\n".join(
         [f"### {cls}", head, example.strip(), "\n".join(f"* {' '.join(rule.split())}" for rule in rules)]
     )
+
+
+def _example(indented: str) -> str:
+    """An indented example as a block of code, with the blank lines that docstrings do without."""
+    code = re.sub(r"(?<!:)\n(?= +@)", "\n\n", textwrap.dedent(indented).strip())
+    return f"```py\n{code}\n```\n\n"
 
 
 # --- settings, commands, errors ---------------------------------------------------------------------------------------
@@ -227,7 +229,7 @@ def errors(module_name: str) -> str:
     """The tree of errors, and of each its status, its code, and what it says about itself."""
     module = import_module(module_name)
     tree = (module.__doc__ or "").split("\n\n")[1]
-    classes = [cls for cls in vars(module).values() if inspect.isclass(cls) and issubclass(cls, Exception)]
+    classes = [cls for cls in vars(module).values() if inspect.isclass(cls) and issubclass(cls, ChatcoreError)]
     entries = [
         f"### {cls.__name__}\n\nStatus {cls.status}, code `{cls.code}`.\n\n{_markdown(inspect.getdoc(cls) or '')}"
         for cls in classes

@@ -48,7 +48,7 @@ def check_plugin(name: str, loaded: Loaded) -> Sequence[Rule]:
     one that costs money costs some. Of the tools only those are run that are `read_only` and need no arguments.
 
     Raises:
-        PluginError: there is no such plugin. The text names those that there are.
+        PluginError: there is no such plugin: the text names those that there are. Or pytest cannot be used.
     """
     found = _find(name, loaded)
     settings = attrs.evolve(loaded, config=attrs.evolve(loaded.config, disable=(), strict=False))
@@ -97,7 +97,9 @@ def _run(installation: Installation, row: Row) -> Sequence[Rule]:
             "-p",
             "no:cacheprovider",
         ]
-        pytest.main([*options, *plugins, "--import-mode=importlib", *chosen], plugins=[recorder])
+        code = pytest.main([*options, *plugins, "--import-mode=importlib", *chosen], plugins=[recorder])
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise PluginError(f"the contracts could not be run: pytest ended with {code!r}")
     return [*recorder.rules.values(), *_unchecked(row)]
 
 
