@@ -45,6 +45,8 @@ FLUSH_INTERVAL = 0.025
 """Seconds between two group commits of the log, at the least: how much of an answer a crash may cost."""
 SETTLE_INTERVAL = 5.0
 """Seconds after which events move from the worker's journal to the logs of their runs."""
+PRUNE_INTERVAL = 3600.0
+"""Seconds between two looks for logs that are old enough to be dropped."""
 LEASE = 15.0
 """Seconds for which a worker may be silent before its runs are taken for dead."""
 POLL_INTERVAL = 0.05
@@ -315,12 +317,12 @@ class LogWriter:
             run.written(end)
 
     async def _settle(self, ends: Mapping[Run, int]) -> None:
+        self._settle_at = time.monotonic() + SETTLE_INTERVAL
         known = {**{run: run.durable for run in self._journaled}, **ends}
         await self._table.settle(self.worker, _rows([(run, run.settled, end) for run, end in known.items()]))
         for run, end in known.items():
             run.settled = max(run.settled, end)
         self._journaled.clear()
-        self._settle_at = time.monotonic() + SETTLE_INTERVAL
 
 
 def _rows(parts: Iterable[tuple[Run, int, int]]) -> list[LogRow]:
@@ -439,12 +441,15 @@ class Runs:
 
         `retention` is for how many seconds after its end the log of a run is kept.
         """
+        prune_at = 0.0
         while True:
             await asyncio.sleep(LEASE / 3)
             try:
                 await self._table.renew(self.worker, list(self._live), lease())
                 await self.recover(presence.take_dead())
-                await self._table.prune(lease(-retention))
+                if time.monotonic() >= prune_at:
+                    prune_at = time.monotonic() + PRUNE_INTERVAL
+                    await self._table.prune(lease(-retention))
             except ChatcoreError as error:
                 logger.error("the upkeep of runs failed: %s", error)  # noqa: TRY400  the error says it all
 

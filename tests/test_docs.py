@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import attrs
@@ -175,12 +176,17 @@ def transcript(tmp_path: Path) -> Iterator[Transcript]:
     transcript.stop()
 
 
+needs_a_shell = pytest.mark.skipif(not (which("bash") and which("curl")), reason="the pages use bash and curl")
+
+
+@needs_a_shell
 @pytest.mark.parametrize("page", [page for page in PAGES if "```console\n$ uv run" in page.read_text()], ids=name)
 def test_the_commands_of_a_page_print_what_it_shows(page: Path, transcript: Transcript):
     """Every console block, in the order of the page, with the page's files. `...` stands for anything."""
     transcript.play(page.read_text())
 
 
+@needs_a_shell
 def test_the_commands_of_the_readme_print_what_it_shows(transcript: Transcript):
     """The server starts, streams words to `curl`, and takes the first plugin. Its test command is this test run."""
     transcript.play(README.read_text().replace("$ uv run pytest\n", ""))

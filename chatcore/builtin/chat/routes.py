@@ -118,7 +118,7 @@ async def generation(generation_id: str) -> ResponseReturnValue:
     for provider in state.registry.providers.values():
         if isinstance(provider, GenerationLookup):
             return dict(await provider.generation(generation_id))
-    raise NotFound("no provider keeps records of generations", hint="install and configure chatcore-openrouter")
+    raise NotFound("no provider keeps records of generations", hint="'chatcore plugins' says which providers there are")
 
 
 # --- conversations ----------------------------------------------------------------------------------------------------

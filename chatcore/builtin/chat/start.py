@@ -21,7 +21,7 @@ from chatcore.runs import Run, lease
 from chatcore.state import State
 from chatcore.tools import Tool
 from chatcore.turn import origin_of
-from chatcore.types import Principal, StoredMessage, Turn
+from chatcore.types import Message, Principal, StoredMessage, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -69,17 +69,23 @@ async def start_turn(
     # Of a new conversation the model can be asked before it is stored; nothing is told before it is.
     begun = None if request.session_id is None else await begin()
     path = begun.path if begun else _unstored(turn, new)
-    own = prompt.request_prompt(m.message for m in request.messages) or prompt.stored_prompt(path)
-    system = prompt.system_prompt(
-        own or settings.system_prompt, state.config.system_prompt, datetime.now(UTC), state.config.zone
-    )
-    turn = attrs.evolve(turn, history=prompt.compose_history(path, system))
+    turn = attrs.evolve(turn, history=_history(state, request, settings, path))
     turn = await _prepared(state, turn, stored=begun is not None)
     provider, _ = state.registry.provider_for(turn.model)  # a plugin may have chosen another
     grace = state.config.disconnect_grace if on_disconnect == "stop" else None
     run = state.runs.start(turn, provider, _known(begun) if begun else begin(), grace=grace)
     await asyncio.shield(run.begun)
     return run
+
+
+def _history(
+    state: State, request: ChatRequest, settings: LlmSettings, path: Sequence[StoredMessage]
+) -> tuple[Message, ...]:
+    """What the model is given: the prompt that counts, with the time, and the messages of the path."""
+    own = prompt.request_prompt(m.message for m in request.messages) or prompt.stored_prompt(path)
+    own = own or settings.system_prompt
+    system = prompt.system_prompt(own, state.config.system_prompt, datetime.now(UTC), state.config.zone)
+    return prompt.compose_history(path, system)
 
 
 def _check(request: ChatRequest, metadata: RequestMetadata) -> None:
