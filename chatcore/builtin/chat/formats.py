@@ -4,8 +4,8 @@
 Every frame that completes an event carries `id: <run id>:<number>`, with which a reader resumes.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
@@ -44,9 +44,10 @@ class Format(Protocol):
 class ChatFormat:
     """The stream of contract §2: `session`, `message`, `metadata`, `tool`, `notice`, and `[DONE]` as the last."""
 
-    def __init__(self, run_id: str, model: str, zone: ZoneInfo) -> None:
+    def __init__(self, run_id: str, model: str, created_at: datetime, zone: ZoneInfo) -> None:
         self._id = b"id: %b:" % run_id.encode()
-        self._chunk = {"id": run_id, "object": "chat.completion.chunk", "created": int(time.time()), "model": model}
+        created = int(created_at.timestamp())
+        self._chunk = {"id": run_id, "object": "chat.completion.chunk", "created": created, "model": model}
         self._zone = zone
 
     def frames(self, first: int, events: Sequence[Event]) -> bytes:
@@ -143,7 +144,7 @@ def _tool_finished(event: ToolFinished, zone: ZoneInfo) -> dict[str, Any]:
 class EventsFormat:
     """Every event of the log as it is: the event's class is the frame's name, its fields are the data."""
 
-    def __init__(self, run_id: str, model: str, zone: ZoneInfo) -> None:
+    def __init__(self, run_id: str, model: str, created_at: datetime, zone: ZoneInfo) -> None:
         self._id = run_id.encode()
 
     def frames(self, first: int, events: Sequence[Event]) -> bytes:
@@ -159,5 +160,5 @@ class EventsFormat:
         )
 
 
-FORMATS: Mapping[str, Callable[[str, str, ZoneInfo], Format]] = {"chat": ChatFormat, "events": EventsFormat}
-"""The formats by name: (run id, model, time zone of message times) → a renderer."""
+FORMATS: Mapping[str, Callable[[str, str, datetime, ZoneInfo], Format]] = {"chat": ChatFormat, "events": EventsFormat}
+"""The formats by name: (run id, model, start of the run, time zone of message times) → a renderer."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 from quart import Blueprint, Response, request
@@ -40,7 +41,8 @@ async def stream() -> Response:
     """
     state, principal = current(), current_principal()
     run = await start_turn(state, principal, await read_body(ChatRequest), on_disconnect=_on_disconnect())
-    return _follow(state, await state.runs.reader(principal, run.turn.id), run.turn.model, "chat")
+    reader = await state.runs.reader(principal, run.turn.id)
+    return _follow(state, reader, run.turn.model, run.begun.result().conversation.updated_at, "chat")
 
 
 @blueprint.get("/runs/<run_id>/events")
@@ -51,7 +53,8 @@ async def run_events(run_id: str) -> Response:
     state, query = current(), read_query(EventsQuery)
     reader = await state.runs.reader(current_principal(), run_id, max(query.after, _last_event_id(run_id)))
     record = await state.runs.get(current_principal(), run_id)
-    return _follow(state, reader, record.model, query.format or record.format, greeting=b": resumed\n\n")
+    name = query.format or record.format
+    return _follow(state, reader, record.model, record.created_at, name, greeting=b": resumed\n\n")
 
 
 @blueprint.get("/runs/<run_id>")
@@ -69,8 +72,10 @@ async def stop_run(run_id: str) -> ResponseReturnValue:
     return dict(records.run_record(await current().runs.stop(current_principal(), run_id)))
 
 
-def _follow(state: State, reader: Reader, model: str, format_name: str, *, greeting: bytes = b"") -> Response:
-    frames = FORMATS[format_name](reader.run_id, model, state.config.zone).frames
+def _follow(
+    state: State, reader: Reader, model: str, created_at: datetime, format_name: str, *, greeting: bytes = b""
+) -> Response:
+    frames = FORMATS[format_name](reader.run_id, model, created_at, state.config.zone).frames
     return state.streams.respond(reader, frames, greeting=greeting)
 
 
