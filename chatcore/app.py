@@ -19,6 +19,7 @@ from chatcore.config import Config, Loaded
 from chatcore.database import Conversations, Database, Documents, RecentDocuments
 from chatcore.errors import (
     ChatcoreError,
+    ConfigError,
     NotFound,
     Overloaded,
     Problem,
@@ -48,6 +49,7 @@ def create_app(
         discover: whether plugins are looked for among the installed distributions and in `plugins_dir`.
 
     Raises:
+        ConfigError: the configured blob store is not there.
         PluginError: two plugins contribute the same name; with `strict`, any plugin that is off or has failed.
     """
     config = loaded.config
@@ -56,6 +58,11 @@ def create_app(
     app.url_map.strict_slashes = False
     database = Database(database_url(config), durability=config.durability)
     loading = Plugins.load(loaded, database, builtins=BUILTINS, given=plugins, discover=discover)
+    if config.blob_store not in loading.registry.blob_stores:
+        there_are = ", ".join(loading.registry.blob_stores) or "none"
+        raise ConfigError(
+            f"there is no blob store {config.blob_store!r}; there are: {there_are}", hint="set blob_store"
+        )
     state = State(
         config=config,
         registry=loading.registry,

@@ -59,7 +59,10 @@ class Config:
         validator=[validators.ge(0), validators.le(65535)],
     )
     workers: int = option(
-        1, env="CHATCORE_WORKERS", help="How many processes serve requests.", validator=validators.ge(1)
+        1,
+        env="CHATCORE_WORKERS",
+        help="How many processes serve requests; this version serves with one.",
+        validator=validators.ge(1),
     )
     certfile: Path | None = option(None, env="CHATCORE_CERTFILE", help="The TLS certificate (PEM); turns HTTPS on.")
     keyfile: Path | None = option(
@@ -86,7 +89,7 @@ class Config:
     database: str | None = option(
         None,
         env=("CHATCORE_DATABASE", "CHAT_DATABASE_PATH"),
-        help="A SQLite file or a postgresql:// URL; without it chatcore.db in the data directory.",
+        help="A SQLite file, as a path or as sqlite:///PATH; without it chatcore.db in the data directory.",
     )
     durability: Literal["relaxed", "strict"] = option(
         "relaxed",

@@ -21,6 +21,7 @@ from chatcore import logs
 from chatcore.app import create_app, opened
 from chatcore.config import Config, Loaded
 from chatcore.errors import ConfigError
+from chatcore.reload import restart, source_changed
 from chatcore.state import State
 
 logger = logging.getLogger(__name__)
@@ -37,13 +38,18 @@ def run(loaded: Loaded) -> None:
         PluginError: a plugin stops the start.
         DatabaseError: the database cannot be opened.
     """
-    logs.configure(loaded.config.log_level, loaded.config.log_format)
+    config = loaded.config
+    if config.workers > 1:
+        raise ConfigError("this version of chatcore serves with one worker", hint="leave workers at 1")
+    logs.configure(config.log_level, config.log_format)
     app = create_app(loaded)
     # The database's threads need the interpreter for moments only; five milliseconds each time, which is how long the
     # busy main thread keeps it by default, would be most of what a request takes.
     sys.setswitchinterval(0.0005)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve_until_signal(app, loaded.config))
+        changed = runner.run(_serve_until_signal(app, config))
+    if changed:
+        restart()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -54,12 +60,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve_until_signal(app: Quart, config: Config) -> None:
+async def _serve_until_signal(app: Quart, config: Config) -> bool:
+    """Serves until a signal comes, or, with `reload`, until the code changes: then gives True."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    watching = asyncio.create_task(source_changed(config.plugins_dir)) if config.reload else None
+    if watching:
+        watching.add_done_callback(lambda _: stop.set())
     await serve(app, config, listen(config), until=stop.wait)
+    return watching is not None and watching.done()
 
 
 def listen(config: Config) -> Sockets:
@@ -142,13 +153,10 @@ def _hypercorn(config: Config) -> HypercornConfig:
 
 
 def _announce(state: State, config: Config, sockets: Sequence[socket]) -> None:
-    """Says where the server is, what it consists of, and what is missing for more."""
+    """Says where the server is and what it consists of. What is off or has failed was said when it was loaded."""
     scheme = "https" if config.certfile else "http"
     for address in [sock.getsockname() for sock in sockets]:
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         logger.info("listening on %s://%s:%d", scheme, host, address[1])
-    rows = state.plugins.rows
-    logger.info("plugins: %s", ", ".join(row.name for row in rows if row.state == "on" and not row.builtin) or "none")
-    for row in rows:
-        if row.state in ("off", "failed"):
-            logger.info("plugin %s is %s: %s", row.name, row.state, row.reason)
+    names = [row.name for row in state.plugins.rows if row.state == "on" and not row.builtin]
+    logger.info("plugins: %s", ", ".join(names) or "none but the built-in ones")

@@ -79,6 +79,7 @@ async def plugins() -> ResponseReturnValue:
     return {"plugins": state.current().plugins.table()}
 
 
+@describe(summary="A transparent icon")
 @public
 async def favicon() -> Response:
     return Response(_TRANSPARENT_PIXEL, mimetype="image/png", headers={"Cache-Control": "max-age=86400"})

@@ -1,5 +1,6 @@
 """A whole server for a test: on a real socket, with a database of its own, and without a network."""
 
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -65,7 +66,7 @@ class Chat:
         Raises:
             AssertionError: the request was refused; the text has the answer's body.
         """
-        session_id = session_id or f"session_{id(object()):x}{len(self.provider.requests)}"
+        session_id = session_id or f"session_{uuid.uuid4().hex}"
         body = {"messages": [{"role": "user", "content": text}], "session_id": session_id, **fields}
         async with self.client.stream("POST", "/api/chat/stream", json=body) as response:
             content = await response.aread()

@@ -15,6 +15,7 @@ from chatcore.builtin.chat.formats import FORMATS
 from chatcore.builtin.chat.requests import ChatRequest, ConversationsQuery, EventsQuery, SaveRequest
 from chatcore.builtin.chat.start import start_turn
 from chatcore.builtin.chat.titles import ai_title
+from chatcore.database import Conversation
 from chatcore.errors import NotFound, RequestError
 from chatcore.openapi import describe
 from chatcore.protocols import GenerationLookup
@@ -172,7 +173,7 @@ async def delete_session(session_id: str) -> ResponseReturnValue:
 @authenticated
 async def list_messages(session_id: str) -> ResponseReturnValue:
     state, principal = current(), current_principal()
-    conversation = await state.conversations.get(principal, session_id)
+    conversation = await _session(state, session_id)
     path = await state.conversations.path(principal, session_id)
     return {
         "session_id": session_id,
@@ -210,6 +211,7 @@ async def save(session_id: str) -> ResponseReturnValue:
 @describe(summary="Take a conversation out of the list", errors=(404,))
 @authenticated
 async def unsave(session_id: str) -> ResponseReturnValue:
+    await _session(current(), session_id)
     await current().conversations.unsave(current_principal(), session_id)
     return {"saved": False, "session_id": session_id}
 
@@ -221,6 +223,7 @@ async def update(session_id: str) -> ResponseReturnValue:
     changes = _changes(await read_body(SaveRequest))
     if not changes:
         raise RequestError("give a title or llm_settings")
+    await _session(current(), session_id)
     await current().conversations.update(current_principal(), session_id, **changes)
     return {"session_id": session_id, **changes}
 
@@ -246,6 +249,14 @@ async def generate_title(session_id: str) -> ResponseReturnValue:
         }
     conversation = await state.conversations.set_ai_title(principal, session_id, title)
     return {"session_id": session_id, "title": conversation.title, "title_source": conversation.title_source}
+
+
+async def _session(state: State, session_id: str) -> Conversation:
+    """A conversation. Under these routes the clients know it as a session, also when there is none."""
+    try:
+        return await state.conversations.get(current_principal(), session_id)
+    except NotFound:
+        raise NotFound("Session not found") from None
 
 
 async def _path_or_nothing(state: State, session_id: str) -> Sequence[StoredMessage]:

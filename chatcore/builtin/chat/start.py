@@ -70,7 +70,7 @@ async def start_turn(
     begun = None if request.session_id is None else await begin()
     path = begun.path if begun else _unstored(turn, new)
     turn = attrs.evolve(turn, history=_history(state, request, settings, path))
-    turn = await _prepared(state, turn, stored=begun is not None)
+    turn = await _prepared(state, turn, begun)
     provider, _ = state.registry.provider_for(turn.model)  # a plugin may have chosen another
     grace = state.config.disconnect_grace if on_disconnect == "stop" else None
     run = state.runs.start(turn, provider, _known(begun) if begun else begin(), grace=grace)
@@ -140,12 +140,14 @@ async def _known(begun: Begun) -> Begun:
     return begun
 
 
-async def _prepared(state: State, turn: Turn, *, stored: bool) -> Turn:
-    """The turn after the plugins' `prepare_turn`. One that refuses it ends the run that is stored already."""
+async def _prepared(state: State, turn: Turn, begun: Begun | None) -> Turn:
+    """The turn after the plugins' `prepare_turn`. Of one that a plugin refuses nothing stays."""
     try:
         return await state.plugins.prepare(turn)
     except RequestError as error:
-        if stored:
+        for stored in begun.stored if begun else ():
+            await state.conversations.delete_message(turn.principal, turn.conversation_id, str(stored.id))
+        if begun:
             await state.runs.abandon(turn, error)
         raise
 

@@ -8,11 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from chatcore.errors import ProviderUnavailable
+from chatcore.errors import Forbidden, ProviderUnavailable
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.testing.chat import Chat, frames
 from chatcore.testing.scripted import ScriptedProvider, call, text, think
 from chatcore.tools import Tool
+from chatcore.types import Turn
 
 MakeChat = Callable[..., Awaitable[Chat]]
 
@@ -411,3 +412,37 @@ async def test_a_client_that_half_sends_gets_no_answer_and_harms_nobody(make_cha
     await writer.wait_closed()
     assert (await chat.say("hi")).text == "ok"
     assert isinstance(chat.client, httpx.AsyncClient)
+
+
+class Strict(Plugin[NoSettings]):
+    """Refuses."""
+
+    @hookimpl
+    async def prepare_turn(self, turn: Turn) -> Turn | None:
+        if "secret" in turn.history[-1].text:
+            raise Forbidden("that is not for a model's ears")
+        return None
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_of_a_turn_that_a_plugin_refuses_nothing_stays(make_chat: MakeChat, known: bool) -> None:
+    """The client reads why; the message is in no history, so no later turn sends it; the next turn works."""
+    chat = await make_chat(Strict)
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "a secret"}]}
+    if known:
+        await chat.say("hi", session_id="s")
+        body["session_id"] = "s"
+    refused = await chat.client.post("/api/chat/stream", json=body)
+    assert (refused.status_code, refused.json()["detail"]) == (403, "that is not for a model's ears")
+    await chat.say("and now?", session_id="s")
+    assert not [m for m in chat.provider.requests[-1].messages if "secret" in m.text]
+    history = (await chat.client.get("/api/chat/session/s/messages")).json()["messages"]
+    assert "a secret" not in [m["content"] for m in history]
+
+
+async def test_an_unknown_session_is_called_so(make_chat: MakeChat) -> None:
+    """The words that the clients know."""
+    chat = await make_chat()
+    for method, path in (("GET", "/messages"), ("POST", "/unsave")):
+        answer = await chat.client.request(method, f"/api/chat/session/nope{path}")
+        assert (answer.status_code, answer.json()["detail"]) == (404, "Session not found")
