@@ -119,8 +119,8 @@ class Plugin(Generic[S]):
         """Changes a turn before the model is called: gives a changed copy (`attrs.evolve`), or None.
 
         The plugins are asked one after the other, in the configured order; each sees what the one before it made.
-        Raise a `RequestError` to refuse the turn: the client reads its text, and nothing of the turn stays. Any other error is logged with the
-        plugin's name, and the turn goes on unchanged.
+        Raise a `RequestError` to refuse the turn: the client reads its text, and nothing of the turn stays. Any other
+        error is logged with the plugin's name, and the turn goes on unchanged.
         """
         return None
 
