@@ -90,7 +90,7 @@ def _history(
 
 def _check(request: ChatRequest, metadata: RequestMetadata) -> None:
     asks = any(message.role in ("user", "tool") for message in request.messages)
-    if not asks and metadata.parent_message_id is None:
+    if not asks and not metadata.parent_message_id:
         raise ValidationFailed([Problem("$.messages", "must have a message of role user or tool")])
 
 

@@ -132,6 +132,7 @@ async def test_assistant_messages_of_a_client_are_ignored(make_chat: MakeChat) -
         ({}, ["$.messages"]),
         ({"messages": []}, ["$.messages"]),
         ({"messages": [{"role": "assistant", "content": "x"}]}, ["$.messages"]),
+        ({"messages": [], "metadata": {"parent_message_id": 0}}, ["$.messages"]),
         ({"messages": "hi"}, ["$.messages"]),
         ({"messages": [{"role": "robot"}, {"role": 5}]}, ["$.messages[0].role", "$.messages[1].role"]),
         (
