@@ -276,15 +276,21 @@ class LogWriter:
     async def finish(self, run: Run, ended: RunEnded) -> None:
         """Writes the end of a run, with what of its log is not in its place.
 
-        It waits for the next group: the ends of runs, like their events, are cheap together and dear one by one.
+        It waits for the next group: the ends of runs, like their events, are cheap together and dear one by one. Until
+        then the run counts as journaled, so that a move of the journal takes it along.
         """
         self._dirty.discard(run)
-        self._journaled.discard(run)
-        self._ending.append(asyncio.get_running_loop().create_future())
+        group_written = asyncio.get_running_loop().create_future()
+        self._ending.append(group_written)
         self._wake_up()
-        await self._ending[-1]
+        await group_written
         count = len(run.events)
-        await self._table.finish(run.turn.id, ended.state, ended.reason, count, _rows([(run, run.settled, count)]))
+        self._journaled.discard(run)
+        try:
+            await self._table.finish(run.turn.id, ended.state, ended.reason, count, _rows([(run, run.settled, count)]))
+        except ChatcoreError:
+            self._journaled.add(run)  # what the journal has of it must not be dropped with the journal
+            raise
         run.settled = count
         run.written(count)
 
@@ -293,9 +299,11 @@ class LogWriter:
             while self._dirty or self._ending:
                 await asyncio.sleep(FLUSH_INTERVAL)
                 ending, self._ending = self._ending, []
-                for future in ending:
-                    future.set_result(None)
-                await self._write()
+                try:
+                    await self._write()
+                finally:
+                    for future in ending:
+                        future.set_result(None)
         finally:
             self._task = None
 

@@ -218,7 +218,8 @@ def test_limits(settings: dict[str, object]) -> None:
 )
 def test_edges(settings: dict[str, object]) -> None:
     """The last values that work."""
-    read(**settings)
+    config = read(**settings).config
+    assert all(getattr(config, name) is not None for name in settings)
 
 
 # --- the core's own ---------------------------------------------------------------------------------------------------

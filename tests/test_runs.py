@@ -1,8 +1,10 @@
 """Runs and their log (chatcore/runs.py), on a real database and without HTTP."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,39 @@ async def test_the_journal_moves_to_the_logs_of_the_runs(bench: Bench, monkeypat
     events = await bench.read(run_id)
     assert await elsewhere == events
     assert sum(isinstance(event, TextDelta) for event in events) == 12
+
+
+async def test_a_run_that_cannot_be_closed_keeps_what_was_on_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal moves just as a run ends, and closing the run fails: no event that was on disk is gone."""
+    monkeypatch.setattr(runs_module, "SETTLE_INTERVAL", 0.1)
+
+    async def fail(*_: Any) -> None:
+        raise DatabaseError("the disk is full")
+
+    monkeypatch.setattr(RunTable, "finish", fail)
+    go_on, other = asyncio.Event(), asyncio.Event()
+    await bench.start([other])  # keeps the journal moving
+    run_id = await bench.start([text("one "), go_on, text("two")])
+    run = bench.runs._live[run_id]
+    log = bench.runs._log
+    while run.durable < 2 or run.settled == run.durable or log._settle_at > time.monotonic():
+        run.append([TextDelta("more ")])
+        log.touch(run)
+        await asyncio.sleep(0.01)
+    on_disk = run.durable
+    go_on.set()
+    await run.over.wait()
+    for _ in range(2):
+        bench.runs._live["run1"].append([TextDelta("")])
+        log.touch(bench.runs._live["run1"])
+        await asyncio.sleep(0.11)
+    rows = await bench.table.log(ANN, run_id, 0)
+    assert rows[0].first == 1
+    assert all(row.first == before.last + 1 for before, row in pairwise(rows))
+    assert rows[-1].last >= on_disk
+    other.set()
 
 
 async def test_abandoned_runs_are_closed_with_their_text(bench: Bench) -> None:
