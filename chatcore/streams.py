@@ -119,7 +119,9 @@ def tame(response: ResponseTypes, blame: str) -> ResponseTypes:
 
     `blame` is who made it, for the log.
     """
-    if type(response) is Response and isinstance(response.response, IterableBody):
+    if isinstance(response, StreamResponse) or not isinstance(response, Response):
+        return response
+    if isinstance(response.response, IterableBody):
         speaks_sse = response.mimetype == "text/event-stream"
         response.response = IterableBody(_tamed(response.response, speaks_sse=speaks_sse, blame=blame))
         response.timeout = None
