@@ -145,7 +145,8 @@ class Transcript:
     def serve(self, command: str) -> None:
         """Starts the server, on a port that is free, and goes on when it listens."""
         self.stop()
-        environ = {**self.environ, "CHATCORE_PORT": "0"}
+        # A small context ends the real model's answers: it has 135 million parameters, and may ramble on for a minute.
+        environ = {**self.environ, "CHATCORE_PORT": "0", "CHATCORE_LLAMA_CONTEXT": "512"}
         self.server = subprocess.Popen(
             shlex.split(command), cwd=self.home / "work", env=environ, stderr=subprocess.PIPE, text=True
         )
