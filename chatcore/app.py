@@ -135,7 +135,7 @@ async def opened(app: Quart) -> AsyncIterator[None]:
             await state.plugins.unload(name, error=error)
         await state.access.check_binding()
         state.runs.join(presence.worker)
-        await state.runs.recover(presence.take_dead())
+        await state.runs.clean_up(presence)
         upkeep = asyncio.create_task(state.runs.keep(presence, retention=state.config.log_retention * 3600))
         stack.push_async_callback(_cancel, upkeep)
         stack.push_async_callback(state.lifespans.stop)

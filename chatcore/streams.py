@@ -15,7 +15,7 @@ from quart.wrappers.response import IterableBody
 
 from chatcore import wire
 from chatcore.errors import ChatcoreError
-from chatcore.runs import Reader
+from chatcore.readers import Reader
 from chatcore.types import Event
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ a restarted server sees at once which runs were left behind. Workers on other ho
 import fcntl
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -20,12 +20,21 @@ class Presence:
         self.worker = uuid.uuid4().hex
         self._directory = directory
         self._path = directory / f"{self.worker}.lock"
-        self._file = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+        unlocked = self._path.with_suffix(
+            ".new"
+        )  # under its name only when it is locked, or others would take it for dead
+        self._file = os.open(unlocked, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        unlocked.rename(self._path)
 
-    def take_dead(self) -> Sequence[str]:
-        """The workers of this host that have died, each told once: their files are removed."""
-        return [path.stem for path in self._directory.glob("*.lock") if path != self._path and _remove_if_free(path)]
+    def dead(self) -> Sequence[str]:
+        """The workers of this host that have died and were not forgotten."""
+        return [path.stem for path in self._directory.glob("*.lock") if path != self._path and _is_free(path)]
+
+    def forget(self, workers: Iterable[str]) -> None:
+        """Removes the files of dead workers."""
+        for worker in workers:
+            (self._directory / f"{worker}.lock").unlink(missing_ok=True)
 
     def leave(self) -> None:
         """Lets go of the lock."""
@@ -33,14 +42,13 @@ class Presence:
         os.close(self._file)
 
 
-def _remove_if_free(path: Path) -> bool:
+def _is_free(path: Path) -> bool:
     try:
         file = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
     except BlockingIOError:
         return False
     else:

@@ -11,15 +11,15 @@ from typing import Any
 import attrs
 import pytest
 
-from chatcore import eventlog
-from chatcore import runs as runs_module
+from chatcore import eventlog, runlog
 from chatcore.config import Loaded
 from chatcore.database import Begun, Conversations, Database, LogRow, NewMessage, NewRun
 from chatcore.database import Runs as RunTable
 from chatcore.errors import DatabaseError, NotFound
 from chatcore.plugins import Plugins
 from chatcore.protocols import Provider
-from chatcore.runs import Batch, Reader, Runs, StoredReader, lease
+from chatcore.readers import Batch, Reader, StoredReader, Tail
+from chatcore.runs import Runs, lease
 from chatcore.testing.scripted import ScriptedProvider, Step, call, text
 from chatcore.tools import Tool
 from chatcore.turn import UNKNOWN_OUTCOME, origin_of
@@ -151,10 +151,12 @@ async def test_a_run_without_readers_is_stopped_after_its_grace(bench: Bench) ->
 
 async def test_the_journal_moves_to_the_logs_of_the_runs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a run goes on, another worker reads what is on disk, whether it has moved or not; each event once."""
-    monkeypatch.setattr(runs_module, "SETTLE_INTERVAL", 0.03)
+    monkeypatch.setattr(runlog, "SETTLE_INTERVAL", 0.03)
     gates = [asyncio.Event() for _ in range(6)]
     run_id = await bench.start([step for gate in gates for step in (text("x", "y"), gate)])
-    elsewhere = asyncio.create_task(drain(StoredReader(bench.table, await bench.runs.get(ANN, run_id), 0)))
+    elsewhere = asyncio.create_task(
+        drain(StoredReader(bench.table, Tail(bench.database), await bench.runs.get(ANN, run_id), 0))
+    )
     run = bench.runs._live[run_id]
     for gate in gates:
         while run.durable < len(run.events):
@@ -169,7 +171,7 @@ async def test_a_run_that_cannot_be_closed_keeps_what_was_on_disk(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The journal moves just as a run ends, and closing the run fails: no event that was on disk is gone."""
-    monkeypatch.setattr(runs_module, "SETTLE_INTERVAL", 0.1)
+    monkeypatch.setattr(runlog, "SETTLE_INTERVAL", 0.1)
 
     async def fail(*_: Any) -> None:
         raise DatabaseError("the disk is full")

@@ -11,11 +11,13 @@ from chatcore.database.handle import Database
 if TYPE_CHECKING:
     from chatcore.database.conversations import Begun, Conversation, ConversationRow, Conversations
     from chatcore.database.documents import Documents
+    from chatcore.database.jobs import Jobs
     from chatcore.database.messages import NewMessage
     from chatcore.database.recent import RecentDocuments
     from chatcore.database.runs import LogRow, NewRun, RunRecord, Runs
     from chatcore.database.tables import JsonField, Moment, Table
     from chatcore.database.tokens import TokenRecord, Tokens
+    from chatcore.database.watch import Watcher
 
 __all__ = [
     "Begun",
@@ -24,6 +26,7 @@ __all__ = [
     "Conversations",
     "Database",
     "Documents",
+    "Jobs",
     "JsonField",
     "LogRow",
     "Moment",
@@ -35,6 +38,7 @@ __all__ = [
     "Table",
     "TokenRecord",
     "Tokens",
+    "Watcher",
 ]
 
 _MODULES = {
@@ -43,6 +47,7 @@ _MODULES = {
     "ConversationRow": "conversations",
     "Conversations": "conversations",
     "Documents": "documents",
+    "Jobs": "jobs",
     "JsonField": "tables",
     "LogRow": "runs",
     "Moment": "tables",
@@ -54,6 +59,7 @@ _MODULES = {
     "Table": "tables",
     "TokenRecord": "tokens",
     "Tokens": "tokens",
+    "Watcher": "watch",
 }
 
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import unquote
 
 from chatcore.database.units import Queue, Unit, run_reader, run_writer
+from chatcore.database.watch import Watch, Watcher
 from chatcore.errors import ConfigError, DatabaseError
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Database:
         self._writes: Queue = SimpleQueue()
         self._reads: Queue = SimpleQueue()
         self._lock = threading.Lock()  # so that nothing is asked behind the end of a queue
+        self._engine: Sqlite
+        self._watch: Watch | None = None
 
     async def open(self, migrations: Mapping[str, Path] | None = None) -> Mapping[str, DatabaseError]:
         """Opens the database, made if there is none, and runs the migrations that are due.
@@ -59,6 +63,7 @@ class Database:
         if self._threads:
             raise DatabaseError(f"{self._path} is open already")
         engine, failed = await asyncio.to_thread(self._prepare, migrations or {})
+        self._engine = engine
         self._threads = [
             threading.Thread(target=run, args=(engine, queue), name="chatcore database", daemon=True)
             for run, queue in [(run_writer, self._writes), *[(run_reader, self._reads)] * _READERS]
@@ -78,6 +83,9 @@ class Database:
         """Closes the database after everything that was asked of it until now. It may be opened again."""
         with self._lock:
             threads, self._threads = self._threads, []
+            watch, self._watch = self._watch, None
+            if watch is not None:
+                watch.close()
             for queue in [self._writes, *[self._reads] * _READERS] if threads else ():
                 queue.put(None)
         await asyncio.to_thread(_join, threads)
@@ -105,6 +113,32 @@ class Database:
             DatabaseError: the database could not be read. The hint says what to do.
         """
         return await self._ask(self._reads, work)
+
+    @asynccontextmanager
+    async def watch(self, channel: str) -> AsyncIterator[Watcher]:
+        """Somebody whose `changed` tells when a unit of work, in any process, may have announced something in a channel
+        (see `tables.announce`).
+
+        Raises:
+            DatabaseError: the database is not open.
+        """
+        with self._lock:
+            watch = self._watching()
+        with watch.watching(channel) as watcher:
+            yield watcher
+
+    def _watching(self) -> Watch:
+        """What all watchers share, and its thread, which the first of them starts."""
+        if not self._threads:
+            raise DatabaseError(f"{self._path} is not open")
+        if self._watch is None:
+            self._watch = Watch()
+            follow = threading.Thread(
+                target=self._engine.follow, args=(self._watch,), name="chatcore database watch", daemon=True
+            )
+            follow.start()
+            self._threads.append(follow)
+        return self._watch
 
     def _ask(self, queue: Queue, work: Callable[[], T]) -> asyncio.Future[T]:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()

@@ -1,8 +1,11 @@
 """Runs and their logs in the database."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from functools import partial
+from typing import Literal, TypeAlias
 
 import attrs
 import msgspec
@@ -10,10 +13,15 @@ import peewee
 
 from chatcore.database import tables
 from chatcore.database.handle import Database
+from chatcore.database.watch import Watcher
 from chatcore.errors import Conflict, NotFound
 from chatcore.tools import JsonObject
 from chatcore.types import FINAL_STATES, Principal, RunState
 
+Signal: TypeAlias = Literal["stop", "make_room", "reader"]
+"""What one worker tells another of a run: stop it, stop it if nobody reads it, somebody reads it here."""
+
+_GROWN = "run_log"  # the channel where it is announced that the log of a run has grown, or that the run has ended
 _LIVE = ("running", "waiting")
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[tuple[str, int, int, bytes]]).decode
@@ -67,6 +75,16 @@ class LogRow:
 
 
 @attrs.frozen
+class News:
+    """What is new of some runs. `rows` may repeat what is known; what a row is not there for is in the log. `ended` are
+    the runs whose log is complete, or that are gone; `seen` says of each worker how far its journal was read."""
+
+    rows: Mapping[str, Sequence[LogRow]]
+    ended: frozenset[str]
+    seen: Mapping[str, int]
+
+
+@attrs.frozen
 class Runs:
     """The runs in the database.
 
@@ -97,14 +115,34 @@ class Runs:
         """
         return await self.database.read(partial(_log, principal.id, run_id, after))
 
+    def watch(self) -> AbstractAsyncContextManager[Watcher]:
+        """Tells when the log of some run may have grown, in any worker."""
+        return self.database.watch(_GROWN)
+
+    async def news(self, run_ids: Collection[str], seen: Mapping[str, int]) -> News:
+        """What has come of runs of other workers since their journals were read up to `seen`, for any number of them
+        at once."""
+        return await self.database.read(partial(_news, tuple(run_ids), dict(seen)))
+
+    async def signal(self, run_ids: Collection[str], kind: Signal, until: datetime) -> None:
+        """Tells the workers of runs something that is of use `until` a time; of runs that have ended, nothing."""
+        await self.database.write(partial(_signal, tuple(run_ids), kind, until))
+
+    async def signals(self, worker: str) -> Sequence[tuple[str, Signal, datetime]]:
+        """What other workers have told this one since it last asked: run, kind, until when."""
+        if not await self.database.read(partial(_signals, worker)):
+            return ()
+        return await self.database.write(partial(_take_signals, worker))
+
     async def journal(self, worker: str, rows: Sequence[LogRow]) -> None:
         """Stores the latest events of all runs of a worker. Costs the same for any number of runs."""
         await self.database.write(partial(_journal, worker, rows))
 
-    async def settle(self, worker: str, rows: Sequence[LogRow]) -> None:
+    async def settle(self, worker: str, rows: Sequence[LogRow], latest: Sequence[LogRow] = ()) -> None:
         """Moves what is in a worker's journal to the logs of its runs: `rows` hold all of it that is still of use.
-        What belongs to a run that was deleted meanwhile is dropped."""
-        await self.database.write(partial(_settle, worker, rows))
+        What belongs to a run that was deleted meanwhile is dropped. `latest` stay in the journal besides, for those who
+        follow it."""
+        await self.database.write(partial(_settle, worker, rows, latest))
 
     async def set_state(self, run_id: str, state: RunState, reason: str | None = None) -> None:
         """Notes that a run waits or goes on. One that has ended stays as it is."""
@@ -210,14 +248,51 @@ def _journaled(run_id: str, after: int) -> Iterator[LogRow]:
                 yield LogRow(*entry)
 
 
+def _news(run_ids: tuple[str, ...], seen: dict[str, int]) -> News:
+    run = tables.Run
+    known = tables.fetch(run.select(run.id, run.worker, run.state).where(run.id.in_(run_ids)))
+    live = {run_id for run_id, _, state in known if state in _LIVE}
+    rows: defaultdict[str, list[LogRow]] = defaultdict(list)
+    for worker in {worker for run_id, worker, _ in known if run_id in live}:
+        read = "SELECT id, data FROM run_journal WHERE worker = ? AND id > ? ORDER BY id"
+        for row_id, data in tables.execute(read, worker, seen.get(worker, 0)):
+            seen[worker] = row_id
+            for entry in _unpack(data):
+                if entry[0] in live:
+                    rows[entry[0]].append(LogRow(*entry))
+    return News(rows, frozenset(run_ids) - live, seen)
+
+
+def _signal(run_ids: tuple[str, ...], kind: Signal, until: datetime) -> None:
+    tables.execute_many(
+        "INSERT INTO run_signal (worker, run_id, kind, until) "  # noqa: S608  constants of ours
+        f"SELECT worker, id, ?, ? FROM run WHERE id = ? AND state IN {_LIVE} "
+        "ON CONFLICT (worker, run_id, kind) DO UPDATE SET until = excluded.until",
+        [(kind, tables.microseconds(until), run_id) for run_id in run_ids],
+    )
+
+
+def _signals(worker: str) -> bool:
+    return bool(tables.execute("SELECT 1 FROM run_signal WHERE worker = ? LIMIT 1", worker))
+
+
+def _take_signals(worker: str) -> Sequence[tuple[str, Signal, datetime]]:
+    signal = tables.RunSignal
+    taken = signal.delete().where(signal.worker == worker).returning(signal.run_id, signal.kind, signal.until)
+    return tables.fetch(taken)
+
+
 def _journal(worker: str, rows: Sequence[LogRow]) -> None:
     entries = [(row.run_id, row.first, row.last, row.data) for row in rows]
     tables.execute("INSERT INTO run_journal (worker, data) VALUES (?, ?)", worker, _pack(entries))
+    tables.announce(_GROWN)
 
 
-def _settle(worker: str, rows: Sequence[LogRow]) -> None:
+def _settle(worker: str, rows: Sequence[LogRow], latest: Sequence[LogRow]) -> None:
     _append(rows)
     tables.execute("DELETE FROM run_journal WHERE worker = ?", worker)
+    if latest:
+        _journal(worker, latest)
 
 
 def _append(rows: Sequence[LogRow]) -> None:
@@ -238,6 +313,7 @@ def _finish(run_id: str, state: RunState, reason: str, last_seq: int, rows: Sequ
         tables.microseconds(datetime.now(UTC)),
         run_id,
     )
+    tables.announce(_GROWN)
 
 
 def _update(run_id: str, **changes: object) -> None:
@@ -269,4 +345,6 @@ def _prune(before: datetime) -> int:
     ended = log.select(log.run).distinct().join(run).where(run.ended_at < before).limit(_PRUNED_AT_ONCE)
     run_ids = [run_id for (run_id,) in tables.fetch(ended)]
     log.delete().where(log.run.in_(run_ids)).execute()
+    signal = tables.RunSignal
+    signal.delete().where(signal.until < datetime.now(UTC)).execute()  # their workers did not live to read them
     return len(run_ids)

@@ -7,7 +7,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import peewee
 from playhouse.migrations import Runner  # type: ignore[import-untyped]  # playhouse has no type hints
 
 from chatcore.database.tables import bound
+from chatcore.database.watch import Watch
 from chatcore.errors import DatabaseError
 
 APPLICATION_ID = 0x63686174
@@ -23,6 +24,7 @@ APPLICATION_ID = 0x63686174
 _CHECKED_SIZE = 64 * 2**20  # bytes; checking costs about 1 ms per MiB, at every start
 _LOCK_PATIENCE = 30.0  # seconds; where SQLite waits by itself it waits 5
 _LOCK_PAUSE = 0.001  # seconds; as long as a busy writer pauses, see `units.py`
+_LOOK_PAUSE = 0.02  # seconds between two looks for changes, while somebody waits for one
 _MOST_WORDS = 32  # of a search; more of them narrow nothing further
 
 # By the first two words of SQLite's name for the error (https://sqlite.org/rescode.html): what is wrong, what to do.
@@ -204,6 +206,24 @@ class Sqlite(peewee.SqliteDatabase):
             return self._damaged(name or "text that is none")
         what, remedy = _CAUSES.get("_".join(name.split("_")[:2]), (str(error), None))
         return DatabaseError(f"{self.path}: {what}", hint=remedy)
+
+    # --- changes of others -------------------------------------------------------------------------------------------
+
+    def announce(self, channel: str) -> None:
+        """Nothing: whoever watches sees that the file has changed."""
+
+    def follow(self, watch: Watch) -> None:
+        """The thread that tells those who watch that some connection has committed something."""
+        known = None
+        while watch.until_awaited():
+            with suppress(peewee.PeeweeException):  # whoever is told and reads is told the cause
+                self.join(writes=False)
+                seen = self.pragma("data_version")
+                if seen != known:
+                    known = seen
+                    watch.tell()
+            time.sleep(_LOOK_PAUSE)
+        self.leave()
 
     # --- search -------------------------------------------------------------------------------------------------------
 

@@ -71,6 +71,11 @@ def fetch(query: Any) -> list[tuple[Any, ...]]:
     return list(query.tuples())
 
 
+def announce(channel: str) -> None:
+    """Tells everybody who watches a channel (`Database.watch`), in whatever process, when this unit of work commits."""
+    bound.announce(channel)
+
+
 def microseconds(moment: datetime) -> int:
     """A time as it is stored."""
     return (moment - _EPOCH) // _MICROSECOND
@@ -188,6 +193,26 @@ class RunJournal(Table):
     id = peewee.BigAutoField()
     worker = peewee.TextField()
     data = peewee.BlobField()
+
+
+class RunSignal(Table):
+    """What another worker tells the worker of a run, of use until a time (see `Signal` in `runs.py`)."""
+
+    worker = peewee.TextField()
+    run_id = peewee.TextField()
+    kind = peewee.TextField()
+    until = Moment()
+
+    class Meta:
+        primary_key = peewee.CompositeKey("worker", "run_id", "kind")
+
+
+class Job(Table):
+    """Who does a job that one worker does for all, until when."""
+
+    name = peewee.TextField(primary_key=True)
+    worker = peewee.TextField()
+    until = Moment()
 
 
 class Document(Table):

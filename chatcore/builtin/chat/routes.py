@@ -19,8 +19,8 @@ from chatcore.database import Conversation
 from chatcore.errors import NotFound, RequestError
 from chatcore.openapi import describe
 from chatcore.protocols import GenerationLookup
+from chatcore.readers import Reader
 from chatcore.requests import read_body, read_query
-from chatcore.runs import Reader
 from chatcore.state import State, current
 from chatcore.types import StoredMessage
 

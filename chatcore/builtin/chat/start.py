@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -15,9 +15,10 @@ from chatcore.builtin.chat import prompt
 from chatcore.builtin.chat.requests import ChatRequest, RequestMetadata
 from chatcore.builtin.chat.settings import LlmSettings, client_of, effective, stored_settings
 from chatcore.database import Begun, NewMessage, NewRun
-from chatcore.errors import Problem, ProviderError, RequestError, ValidationFailed
+from chatcore.errors import Conflict, Problem, ProviderError, RequestError, ValidationFailed
 from chatcore.protocols import Provider
-from chatcore.runs import Run, lease
+from chatcore.run import Run
+from chatcore.runs import lease
 from chatcore.state import State
 from chatcore.tools import Tool
 from chatcore.turn import origin_of
@@ -67,7 +68,7 @@ async def start_turn(
     new = _new_messages(request)
     begin = partial(_begin, state, turn, new, metadata)
     # Of a new conversation the model can be asked before it is stored; nothing is told before it is.
-    begun = None if request.session_id is None else await begin()
+    begun = None if request.session_id is None else await _with_room(state, turn, begin)
     path = begun.path if begun else _unstored(turn, new)
     turn = attrs.evolve(turn, history=_history(state, request, settings, path))
     turn = await _prepared(state, turn, begun)
@@ -134,6 +135,15 @@ async def _begin(state: State, turn: Turn, new: Sequence[NewMessage], metadata: 
         after=metadata.parent_message_id,
         exclusive=True,
     )
+
+
+async def _with_room(state: State, turn: Turn, begin: Callable[[], Awaitable[Begun]]) -> Begun:
+    """Begins a turn in a known conversation; if an answer is in the way in another worker, asks that worker first."""
+    try:
+        return await begin()
+    except Conflict:
+        await state.runs.make_room_elsewhere(turn.principal, turn.conversation_id)
+        return await begin()
 
 
 async def _known(begun: Begun) -> Begun:

@@ -1,0 +1,231 @@
+"""Readers of runs: one that follows a run of this worker in memory, and one that follows any run in the database."""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Protocol, TypeAlias
+
+from chatcore import eventlog
+from chatcore.database import Database, LogRow, RunRecord, Watcher
+from chatcore.database import Runs as RunTable
+from chatcore.errors import ChatcoreError
+from chatcore.run import Run
+from chatcore.types import FINAL_STATES, Event, Principal
+
+logger = logging.getLogger(__name__)
+
+PRESENCE = 6.0
+"""Seconds for which the worker of a run counts a reader that another worker has told of."""
+PRESENCE_INTERVAL = 2.0
+"""Seconds after which the other worker tells of it again."""
+RETRY = 1.0
+"""Seconds until a tail that could not read the database tries again."""
+BACKLOG = 64
+"""Rows that wait for one reader, at the most. A reader that is slower than that reads on from the log."""
+
+Batch: TypeAlias = tuple[int, Sequence[Event]]
+"""The sequence number of the first event, and the events. Numbers start at 1 and have no gaps."""
+
+
+class Reader(Protocol):
+    """One reader's place in a run's log."""
+
+    run_id: str
+
+    async def next(self) -> Batch | None:
+        """Waits for events after the reader's place. None: it was woken, and there are none yet.
+
+        Raises:
+            StopAsyncIteration: the run has ended and everything was read.
+        """
+
+    def wake(self) -> None:
+        """Makes a waiting `next` return."""
+
+    def open(self) -> None:
+        """Says that somebody reads. To be called before the first `next`."""
+
+    def close(self) -> None:
+        """Says that the reader is gone. The run goes on, or is stopped after its grace."""
+
+
+class LiveReader:
+    """Reads a run of this worker from memory."""
+
+    def __init__(self, run: Run, after: int) -> None:
+        self.run_id = run.turn.id
+        self._run = run
+        self._position = after
+
+    async def next(self) -> Batch | None:
+        run = self._run
+        if self._position < run.visible:
+            # Always suspend: other streams get their turn, and what has come meanwhile goes out in one piece.
+            await asyncio.sleep(0)
+        elif run.exhausted:
+            raise StopAsyncIteration
+        else:
+            await run.changed()
+        visible = run.visible
+        if self._position >= visible:
+            return None
+        first = self._position + 1
+        batch = run.events[self._position : visible]
+        self._position = visible
+        return first, batch
+
+    def wake(self) -> None:
+        self._run.wake()
+
+    def open(self) -> None:
+        self._run.reader_came()
+
+    def close(self) -> None:
+        self._run.reader_left()
+
+
+class StoredReader:
+    """Reads a run from the database: one that has ended, or that lives in another worker.
+
+    It reads the log as far as that goes; from there on the worker's tail hands it what comes. Whenever the two do not
+    fit together, it reads the log again.
+    """
+
+    def __init__(self, table: RunTable, tail: "Tail", record: RunRecord, after: int) -> None:
+        self.run_id = record.id
+        self._owner = Principal(record.owner)
+        self._table = table
+        self._tail = tail
+        self._position = after
+        self._rows: deque[LogRow] = deque()
+        self._behind = True
+        self._ended = record.state in FINAL_STATES
+        self._woken = False
+        self._changed = asyncio.Event()
+
+    async def next(self) -> Batch | None:
+        while True:
+            self._changed.clear()
+            if self._behind:
+                self._behind = False  # before the look: what is told during it must lead to another
+                self._rows = deque(await self._table.log(self._owner, self.run_id, self._position))
+            elif self._rows:
+                batch = self._take(self._rows.popleft())
+                if batch is not None:
+                    return batch
+            elif self._ended:
+                raise StopAsyncIteration
+            elif self._woken:
+                self._woken = False
+                return None
+            else:
+                await self._changed.wait()
+
+    def _take(self, row: LogRow) -> Batch | None:
+        """What is new in a row: nothing if it is known, or if there is a gap before it."""
+        first = self._position + 1
+        if row.first > first:
+            self._behind = True
+        if row.first > first or row.last < first:
+            return None
+        self._position = row.last
+        return first, eventlog.unpack(row.data)[first - row.first :]
+
+    def told(self, rows: Iterable[LogRow], *, ended: bool) -> None:
+        """Takes what the tail has found of the run. `ended`: the log is complete now."""
+        self._rows.extend(rows)
+        self._ended = self._ended or ended
+        if ended or len(self._rows) > BACKLOG:
+            self.look_again()
+        self._changed.set()
+
+    def look_again(self) -> None:
+        """Makes it read the log on from its place."""
+        self._rows.clear()
+        self._behind = True
+        self._changed.set()
+
+    def wake(self) -> None:
+        self._woken = True
+        self._changed.set()
+
+    def open(self) -> None:
+        if not self._ended:
+            self._tail.join(self)
+
+    def close(self) -> None:
+        self._tail.leave(self)
+
+
+class Tail:
+    """Follows the runs of other workers for all readers of this one, in one look at the database for all of them.
+
+    It also tells those workers, again and again, that their runs are read, or they would take them for deserted.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._table = RunTable(database)
+        self._readers: defaultdict[str, set[StoredReader]] = defaultdict(set)
+        self._task: asyncio.Task[None] | None = None
+        self._watcher: Watcher | None = None
+        self._tell_presence_at = 0.0
+
+    def join(self, reader: StoredReader) -> None:
+        """Begins to tell a reader what is new of its run."""
+        self._readers[reader.run_id].add(reader)
+        self._tell_presence_at = 0.0
+        if self._watcher is not None:
+            self._watcher.wake()
+        if self._task is None:
+            self._task = asyncio.create_task(self._follow(), name="tail of the run log")
+
+    def leave(self, reader: StoredReader) -> None:
+        """Ends that. A reader that never joined may leave, too."""
+        if reader.run_id in self._readers:
+            self._readers[reader.run_id].discard(reader)
+            if not self._readers[reader.run_id]:
+                del self._readers[reader.run_id]
+
+    async def close(self) -> None:
+        """Ends the following; the readers read what is there and then wait for ever."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _follow(self) -> None:
+        try:
+            while self._readers:
+                try:
+                    await self._follow_while_it_works()
+                except ChatcoreError as error:
+                    logger.error("the runs of other workers cannot be followed: %s", error)  # noqa: TRY400  it says all
+                    for reader in [reader for readers in self._readers.values() for reader in readers]:
+                        reader.look_again()  # each meets the fault itself, and tells its client
+                    await asyncio.sleep(RETRY)
+        finally:
+            self._task = self._watcher = None
+
+    async def _follow_while_it_works(self) -> None:
+        seen: dict[str, int] = {}
+        async with self._table.watch() as self._watcher:
+            while self._readers:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PRESENCE_INTERVAL):
+                        await self._watcher.changed()
+                await self._tell_presence()
+                news = await self._table.news(list(self._readers), seen)
+                seen.update(news.seen)
+                for run_id in news.rows.keys() | news.ended:
+                    for reader in tuple(self._readers.get(run_id, ())):
+                        reader.told(news.rows.get(run_id, ()), ended=run_id in news.ended)
+
+    async def _tell_presence(self) -> None:
+        now = time.monotonic()
+        if now >= self._tell_presence_at:
+            self._tell_presence_at = now + PRESENCE_INTERVAL
+            until = datetime.now(UTC) + timedelta(seconds=PRESENCE)
+            await self._table.signal(list(self._readers), "reader", until)

@@ -1,0 +1,111 @@
+"""One turn under way, in the worker that generates it: its events, and who waits for them."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from chatcore.database import Begun
+from chatcore.turn import Stop
+from chatcore.types import Event, RunEnded, StoredMessage, Turn
+
+
+class Run:
+    """One turn under way, in the worker that generates it."""
+
+    def __init__(self, turn: Turn, *, strict: bool, grace: float | None) -> None:
+        """`strict`: readers see an event only when it is on disk. `grace`: seconds without a reader after which the
+        run is stopped; None lets it go on."""
+        self.turn = turn
+        self.stop = Stop()
+        self.events: list[Event] = []
+        self.durable = 0
+        self.settled = 0
+        self.ended = False
+        self.messages: list[StoredMessage] = []
+        self._strict = strict
+        self._grace = grace
+        self.over = asyncio.Event()
+        self.begun: asyncio.Future[Begun]
+        self._readers = 0
+        self._read_elsewhere = 0.0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def until_begun(self) -> Begun:
+        """What is stored of the turn, once it is stored."""
+        return await self.begun
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Adds to the log. `RunEnded` is the last event of the last call."""
+        self.events.extend(events)
+        self.ended = isinstance(self.events[-1], RunEnded)
+        if not self._strict:
+            self.wake()
+
+    def written(self, count: int) -> None:
+        """Notes that the first `count` events are on disk."""
+        self.durable = max(self.durable, count)
+        if self._strict:
+            self.wake()
+
+    def give_up_durability(self) -> None:
+        """The log cannot be written: a run that promised to be on disk first ends; what it has to say is shown."""
+        if self._strict:
+            self._strict = False
+            self.stop.request("log_failed")
+            self.wake()
+
+    def wake(self) -> None:
+        """Lets every waiting reader look again."""
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    @property
+    def visible(self) -> int:
+        """How many events readers may see."""
+        return self.durable if self._strict else len(self.events)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing will follow what readers see now."""
+        return self.ended and self.visible == len(self.events)
+
+    async def changed(self) -> None:
+        """Waits until `wake`."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    def reader_came(self) -> None:
+        self._readers += 1
+
+    def reader_left(self) -> None:
+        self._readers -= 1
+        if self._readers == 0:
+            self.watch_for_desertion()
+
+    def read_elsewhere(self, until: datetime) -> None:
+        """Notes that another worker has a reader of it, at least until then."""
+        seconds = (until - datetime.now(UTC)).total_seconds()
+        self._read_elsewhere = max(self._read_elsewhere, asyncio.get_running_loop().time() + seconds)
+
+    @property
+    def deserted(self) -> bool:
+        """Whether nobody reads it any more, and it is to end for that."""
+        return self._grace is not None and self._readers == 0 and self._read_for() <= 0
+
+    def _read_for(self) -> float:
+        """For how many seconds, at the least, another worker reads it."""
+        return self._read_elsewhere - asyncio.get_running_loop().time()
+
+    def watch_for_desertion(self) -> None:
+        """Stops the run when its grace has passed without a reader."""
+        if self._grace is not None and not self.ended:
+            asyncio.get_running_loop().call_later(max(self._grace, self._read_for()), self._stop_if_deserted)
+
+    def _stop_if_deserted(self) -> None:
+        if self.deserted:
+            self.stop.request("disconnected")
+        elif self._readers == 0:
+            self.watch_for_desertion()

@@ -1,0 +1,117 @@
+"""The log of a worker's runs, on its way to the database."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from chatcore import eventlog
+from chatcore.database import LogRow
+from chatcore.database import Runs as RunTable
+from chatcore.errors import ChatcoreError
+from chatcore.run import Run
+from chatcore.types import RunEnded
+
+logger = logging.getLogger(__name__)
+
+FLUSH_INTERVAL = 0.025
+"""Seconds between two group commits of the log, at the least: how much of an answer a crash may cost."""
+SETTLE_INTERVAL = 5.0
+"""Seconds after which events move from the worker's journal to the logs of their runs."""
+
+
+class LogWriter:
+    """Brings the logs of this worker's runs to the database, at most 25 ms after they were told.
+
+    The events of all runs go into the worker's journal, in one row and one commit. Every few seconds, and for each run
+    when it ends, they move from there to the run's own log: rows of single runs lie so far apart on the disk that
+    writing them for every group would cost more than all the rest.
+    """
+
+    def __init__(self, table: RunTable) -> None:
+        self.worker = ""
+        self._table = table
+        self._dirty: set[Run] = set()
+        self._journaled: set[Run] = set()
+        self._ending: list[asyncio.Future[None]] = []
+        self._settle_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def touch(self, run: Run) -> None:
+        """Notes that a run has events that are not on disk."""
+        self._dirty.add(run)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._write_until_clean())
+
+    async def finish(self, run: Run, ended: RunEnded) -> None:
+        """Writes the end of a run, with what of its log is not in its place.
+
+        It waits for the next group: the ends of runs, like their events, are cheap together and dear one by one. Until
+        then the run counts as journaled, so that a move of the journal takes it along.
+        """
+        self._dirty.discard(run)
+        group_written = asyncio.get_running_loop().create_future()
+        self._ending.append(group_written)
+        self._wake_up()
+        await group_written
+        count = len(run.events)
+        self._journaled.discard(run)
+        try:
+            await self._table.finish(run.turn.id, ended.state, ended.reason, count, _rows([(run, run.settled, count)]))
+        except ChatcoreError:
+            self._journaled.add(run)  # what the journal has of it must not be dropped with the journal
+            raise
+        run.settled = count
+        run.written(count)
+
+    async def _write_until_clean(self) -> None:
+        try:
+            while self._dirty or self._ending:
+                await asyncio.sleep(FLUSH_INTERVAL)
+                ending, self._ending = self._ending, []
+                try:
+                    await self._write()
+                finally:
+                    for future in ending:
+                        future.set_result(None)
+        finally:
+            self._task = None
+
+    async def _write(self) -> None:
+        dirty, self._dirty = self._dirty, set()
+        ends = {run: len(run.events) for run in dirty}
+        latest = _rows([(run, run.durable, end) for run, end in ends.items()])
+        try:
+            if ends and time.monotonic() >= self._settle_at:
+                await self._settle(ends, latest)
+            elif ends:
+                await self._table.journal(self.worker, latest)
+                self._journaled |= dirty
+        except ChatcoreError as error:
+            logger.error("the run log could not be written: %s", error)  # noqa: TRY400  the error says it all
+            for run in dirty:
+                run.give_up_durability()
+            return
+        for run, end in ends.items():
+            run.written(end)
+
+    async def _settle(self, ends: Mapping[Run, int], latest: Sequence[LogRow]) -> None:
+        self._settle_at = time.monotonic() + SETTLE_INTERVAL
+        known = {**{run: run.durable for run in self._journaled}, **ends}
+        rows = _rows([(run, run.settled, end) for run, end in known.items()])
+        await self._table.settle(self.worker, rows, latest)
+        for run, end in known.items():
+            run.settled = max(run.settled, end)
+        self._journaled.clear()
+
+
+def _rows(parts: Iterable[tuple[Run, int, int]]) -> list[LogRow]:
+    """The rows of parts of logs: of each the run, the number of its last event before the part, and the part's last."""
+    return [
+        LogRow(run.turn.id, after + 1, end, eventlog.pack(run.events[after:end]))
+        for run, after, end in parts
+        if end > after
+    ]

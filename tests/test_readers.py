@@ -1,0 +1,256 @@
+"""Readers of runs that live in other workers (chatcore/readers.py): two workers on one database."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from chatcore import readers
+from chatcore.config import Loaded
+from chatcore.database import Conversations, Database, NewMessage, NewRun
+from chatcore.database import Runs as RunTable
+from chatcore.errors import DatabaseError
+from chatcore.plugins import Plugins
+from chatcore.readers import Reader
+from chatcore.run import Run
+from chatcore.runs import Runs, lease
+from chatcore.testing.scripted import ScriptedProvider, Step, text
+from chatcore.turn import origin_of
+from chatcore.types import Event, Message, Principal, RunEnded, TextDelta, Turn
+from chatcore.wire import unstructure
+
+ANN = Principal("ann")
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(str(tmp_path / "chat.db"))
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def worker(database: Database, name: str) -> Runs:
+    runs = Runs(database, Plugins.load(Loaded(), database, discover=False))
+    runs.join(name)
+    return runs
+
+
+@pytest.fixture
+async def here(database: Database) -> AsyncIterator[Runs]:
+    runs = await worker(database, "here")
+    yield runs
+    await runs.close()
+
+
+@pytest.fixture
+async def there(database: Database) -> AsyncIterator[Runs]:
+    runs = await worker(database, "there")
+    yield runs
+    await runs.close()
+
+
+async def start(runs: Runs, *script: Step, run_id: str = "run", grace: float | None = None) -> Run:
+    """Starts a run in a worker, in the conversation `c` followed by the run's id."""
+    turn = Turn(
+        id=run_id, principal=ANN, conversation_id=f"c{run_id}", model="m", provider="scripted",
+        history=(Message(role="user", content="hi"),),
+    )  # fmt: skip
+    new = NewRun(
+        id=run_id, worker=runs.worker, lease_until=lease(), model="m", format="chat", turn=unstructure(origin_of(turn))
+    )
+    begun = Conversations(runs._database).begin(
+        ANN, conversation_id=turn.conversation_id, messages=[NewMessage(message=turn.history[0])], run=new
+    )
+    run = runs.start(turn, ScriptedProvider(list(script)), begun, grace=grace)
+    await run.begun
+    return run
+
+
+async def rest(reader: Reader) -> list[Event]:
+    """What a reader gives until the run ends, without a gap."""
+    events: list[Event] = []
+    reader.open()
+    try:
+        while True:
+            if batch := await reader.next():
+                events += batch[1]
+    except StopAsyncIteration:
+        return events
+    finally:
+        reader.close()
+
+
+async def test_a_reader_in_another_worker_sees_the_same_soon(here: Runs, there: Runs) -> None:
+    """Every event, once and in order; at the median less than 100 ms after the worker of the run has it."""
+    gates = [asyncio.Event() for _ in range(20)]
+    run = await start(here, *(step for gate in gates for step in (text("x", "y"), gate)))
+    reader = await there.reader(ANN, "run")
+    reader.open()
+    events: list[Event] = []
+    lags = []
+    for gate in gates:
+        told = time.perf_counter()
+        while len(events) < len(run.events):
+            if batch := await reader.next():
+                events += batch[1]
+        lags.append(time.perf_counter() - told)
+        count = len(run.events)
+        gate.set()
+        while len(run.events) == count:
+            await asyncio.sleep(0)
+    reader.close()
+    events += await rest(await there.reader(ANN, "run", len(events)))
+    assert events == run.events
+    assert statistics.median(lags) < 0.1
+
+
+async def test_readers_of_one_worker_share_a_tail(here: Runs, there: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty readers of five runs ask the database together, not each for itself."""
+    looks = 0
+    look, end = RunTable.news, asyncio.Event()
+
+    async def counted(*arguments: object) -> object:
+        nonlocal looks
+        looks += 1
+        return await look(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RunTable, "news", counted)
+    runs = [await start(here, text("a"), end, text("b"), run_id=f"r{n}") for n in range(5)]
+    reading = [asyncio.create_task(rest(await there.reader(ANN, f"r{n % 5}"))) for n in range(50)]
+    while looks < 3:
+        await asyncio.sleep(0.001)
+    before, started = looks, time.perf_counter()
+    end.set()
+    for number, events in enumerate(await asyncio.gather(*reading)):
+        assert events == runs[number % 5].events
+    assert looks - before <= 3 + (time.perf_counter() - started) / 0.01
+
+
+async def test_what_has_moved_to_the_log_is_read_from_there(
+    here: Runs, there: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that finds a gap in what the tail tells reads the log, and one that falls far behind does, too."""
+    monkeypatch.setattr("chatcore.runlog.SETTLE_INTERVAL", 0.03)
+    monkeypatch.setattr(readers, "BACKLOG", 2)
+    gates = [asyncio.Event() for _ in range(12)]
+    run = await start(here, *(step for gate in gates for step in (text("x"), gate)))
+    slow = await there.reader(ANN, "run")
+    slow.open()
+    following = asyncio.create_task(rest(await there.reader(ANN, "run")))
+    for gate in gates:
+        while run.durable < len(run.events):
+            await asyncio.sleep(0.001)
+        gate.set()
+    assert await following == run.events
+    assert await rest(slow) == run.events
+
+
+async def test_a_stop_reaches_the_run_wherever_it_lives(here: Runs, there: Runs) -> None:
+    """Within 200 ms; it returns when the run has ended, and its readers everywhere get the end."""
+    run = await start(here, text("a"), asyncio.Event())
+    following = asyncio.create_task(rest(await there.reader(ANN, "run")))
+    while len(run.events) < 2:
+        await asyncio.sleep(0)
+    asked = time.perf_counter()
+    stopping = asyncio.create_task(there.stop(ANN, "run"))
+    while run.stop.reason is None:
+        await asyncio.sleep(0.001)
+    assert time.perf_counter() - asked < 0.2
+    record = await stopping
+    assert (record.state, record.reason) == ("stopped", "user")
+    assert (await following)[-1] == RunEnded("stopped", "user")
+
+
+async def test_a_deleted_conversation_ends_its_run_in_another_worker(here: Runs, there: Runs) -> None:
+    """`stop_conversation` ends the runs of all workers."""
+    run = await start(here, asyncio.Event())
+    await there.stop_conversation(ANN, "crun")
+    assert run.ended
+
+
+async def test_a_reader_in_another_worker_keeps_a_run_alive(
+    here: Runs, there: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends when nobody reads it goes on while somebody reads it there, and ends after that."""
+    monkeypatch.setattr(readers, "PRESENCE", 0.5)
+    monkeypatch.setattr(readers, "PRESENCE_INTERVAL", 0.1)
+    run = await start(here, asyncio.Event(), grace=0.3)
+    reader = await there.reader(ANN, "run")
+    reader.open()
+    while run._read_for() <= 0:
+        await asyncio.sleep(0.001)
+    alive_until = asyncio.get_running_loop().time() + 1
+    while asyncio.get_running_loop().time() < alive_until:
+        await asyncio.sleep(0.01)
+        assert run.stop.reason is None
+    reader.close()
+    await run.over.wait()
+    assert run.stop.reason == "disconnected"
+
+
+async def test_the_next_turn_ends_a_deserted_run_in_another_worker(here: Runs, there: Runs) -> None:
+    """One that nobody reads gives way at once; one that is read does not, and the asker does not wait for ever."""
+    deserted = await start(here, asyncio.Event(), run_id="left", grace=60)
+    await there.make_room_elsewhere(ANN, "cleft")
+    assert deserted.ended
+    read = await start(here, asyncio.Event(), run_id="read", grace=60)
+    read.reader_came()
+    await there.make_room_elsewhere(ANN, "cread")
+    assert read.stop.reason is None
+
+
+async def test_a_tail_that_cannot_read_says_so_and_goes_on(
+    here: Runs, there: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database fails once: the readers read the log themselves, and follow again when it works."""
+    monkeypatch.setattr(readers, "RETRY", 0.01)
+    works = RunTable.news
+    failures = 0
+
+    async def fails_once(*arguments: object) -> object:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise DatabaseError("the disk cannot be read")
+        return await works(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RunTable, "news", fails_once)
+    go_on = asyncio.Event()
+    run = await start(here, text("a"), go_on, text("b"))
+    following = asyncio.create_task(rest(await there.reader(ANN, "run")))
+    while failures < 3:
+        await asyncio.sleep(0.001)
+    go_on.set()
+    assert await following == run.events
+    assert sum(isinstance(event, TextDelta) for event in run.events) == 2
+
+
+async def test_one_worker_at_a_time_cleans_up(here: Runs, there: Runs, tmp_path: Path) -> None:
+    """The job is the first one's until it leaves or dies; then another has it."""
+    from chatcore.worker import Presence
+
+    presence = Presence(tmp_path / "workers")
+    assert await here.clean_up(presence)
+    assert await here.clean_up(presence)
+    assert not await there.clean_up(presence)
+    await here.close()
+    assert await there.clean_up(presence)
+    dead = tmp_path / "workers" / "there.lock"  # a file without a lock: its worker has died
+    dead.touch()
+    assert await here.clean_up(presence)
+    assert not dead.exists()
+    presence.leave()
+
+
+async def test_signals_of_the_past_are_swept(here: Runs, database: Database) -> None:
+    """What a worker did not live to read goes with the logs."""
+    table = RunTable(database)
+    await start(here, asyncio.Event())
+    await table.signal(["run"], "reader", datetime.now(UTC) - timedelta(seconds=1))
+    await table.prune(datetime.now(UTC) - timedelta(days=1))
+    assert await table.signals("here") == ()
