@@ -1,6 +1,7 @@
 """`chatcore serve`."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import click
 from chatcore.commands.loading import load_config
 from chatcore.commands.options import config_options, remember
 from chatcore.config import Config
-from chatcore.server import run
 
 
 def _setting(name: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -37,4 +37,12 @@ _FLAG = {"is_flag": True, "default": None}
 @click.pass_context
 def serve(ctx: click.Context) -> None:
     """Serve the chat API."""
-    run(load_config(ctx))
+    loaded = load_config(ctx)
+    if loaded.config.workers == 1:
+        from chatcore.server import run  # noqa: PLC0415  it loads everything, which a supervisor leaves to its workers
+
+        run(loaded)
+    else:
+        from chatcore.supervisor import supervise  # noqa: PLC0415  as above
+
+        supervise(loaded, reread=partial(load_config, ctx))

@@ -1,0 +1,167 @@
+"""A worker's process, as its supervisor sees it.
+
+Workers are spawned, not forked: each is a fresh interpreter that is handed its socket and the configuration as it was
+read. A fork would have to come before the first thread, but libraries of plugins start threads when they are imported;
+and with everything loaded before the fork, a new worker would run the code and the settings of the old.
+
+A process is told to end by SIGTERM, or by the end of the pipe that connects it to the supervisor: none is left behind
+by a supervisor that was killed. SIGINT and SIGHUP, which a terminal sends to all processes, are the supervisor's alone.
+"""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import monotonic
+
+from chatcore.config import Loaded
+from chatcore.errors import ChatcoreError
+
+logger = logging.getLogger(__name__)
+
+START_TIME = 300.0
+"""Seconds that a worker has to get ready. The first may have to bring a large database up to date."""
+
+_SPAWN = multiprocessing.get_context("spawn")
+_FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
+
+
+class Died(ChatcoreError):
+    """A worker has ended that was not told to."""
+
+
+class WorkerProcess:
+    """A worker, from its start to its end. `ended` is set when it is gone."""
+
+    def __init__(self, loaded: Loaded, slot: int, listening: socket.socket, *, quiet: bool) -> None:
+        """Starts it. The arguments are those of `supervised.work`."""
+        loop = asyncio.get_running_loop()
+        self.ended = asyncio.Event()
+        self._slot = slot
+        self._began = monotonic()
+        self._said: asyncio.Future[Sequence[str] | ChatcoreError | None] = loop.create_future()
+        self._line, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_work, args=(loaded, slot, listening, theirs, quiet))
+        with _terminal_held_back():
+            self._process.start()
+        theirs.close()
+        loop.add_reader(self._line.fileno(), self._hear)
+        loop.add_reader(self._process.sentinel, self._bury)
+
+    def _hear(self) -> None:
+        try:
+            said = self._line.recv()
+        except (EOFError, ConnectionError):  # it has ended: `_bury` is called in a moment
+            asyncio.get_running_loop().remove_reader(self._line.fileno())
+            return
+        if self._said.done():
+            logger.error("worker %d: %s", self._slot, said)
+        else:
+            self._said.set_result(said)
+
+    def _bury(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._process.sentinel)
+        self._process.join()
+        if not self._said.done() and self._line.poll():
+            self._hear()
+        if not self._said.done():
+            self._said.set_result(None)
+        loop.remove_reader(self._line.fileno())
+        self._line.close()
+        self.ended.set()
+
+    async def ready(self) -> Sequence[str]:
+        """Waits until it serves. Gives the plugins that are on.
+
+        Raises:
+            Died: it has ended.
+            ChatcoreError: it cannot start.
+        """
+        await asyncio.wait([self._said], timeout=START_TIME)
+        if not self._said.done():
+            self.kill()
+            await self.ended.wait()
+            raise Died(f"worker {self._slot} was not ready in {START_TIME:.0f} s")
+        said = self._said.result()
+        if isinstance(said, ChatcoreError):
+            raise said
+        if said is None:
+            raise self.death()
+        return said
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return monotonic() - self._began
+
+    def death(self) -> Died:
+        """How it has ended, and what to do about that."""
+        code = self._process.exitcode or 0
+        fate = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        match -code:
+            case signal.SIGKILL:
+                hint = "the system may be out of memory, of which every worker needs its own; or somebody killed it"
+            case signal.SIGSEGV | signal.SIGABRT | signal.SIGBUS | signal.SIGILL | signal.SIGFPE:
+                hint = "native code has crashed, most likely a plugin's: find it with --disable"
+            case _:
+                hint = "its last lines in the log say why"
+        return Died(f"worker {self._slot} {fate}", hint=hint)
+
+    def replaced(self) -> None:
+        """Tells it that another has taken its place."""
+        with suppress(OSError):  # it is gone
+            self._line.send("replaced")
+
+    def terminate(self) -> None:
+        """Tells it to end now."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
+
+
+@contextmanager
+def _terminal_held_back() -> Iterator[None]:
+    """Holds back the terminal's signals, also from a process that is started meanwhile, until that knows what to do."""
+    resource_tracker.ensure_running()  # or starting the process would do it, and let SIGINT through on the way
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINAL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(loaded: Loaded, slot: int, listening: socket.socket, line: Connection, quiet: bool) -> None:
+    """What the process runs."""
+    for number in _FROM_TERMINAL:
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which the processes that plugins start would inherit
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)
+    _keep_to_itself()
+    from chatcore.supervised import work  # noqa: PLC0415  everything that the supervisor does without
+
+    work(loaded, slot, listening, line, quiet=quiet)
+
+
+def _keep_to_itself() -> None:
+    """Sees that what this process was handed ends with it, even if a process that a plugin starts outlives it.
+
+    With uvloop such a process inherits whatever can be inherited, and so could keep the port open, and keep the
+    supervisor from noticing that the worker is gone.
+    """
+    for descriptor in [int(entry.name) for entry in Path("/dev/fd").iterdir()]:
+        if descriptor > 2:
+            with suppress(OSError):  # that of the listing itself, which is closed
+                os.set_inheritable(descriptor, False)
