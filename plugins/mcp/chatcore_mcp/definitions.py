@@ -1,0 +1,212 @@
+"""What a configuration file says of the servers, in any of the forms in which such files are written.
+
+{"servers": [{"id": "time", "command": ["mcp-server-time"]}]}       a list, alone or under "servers"
+{"mcpServers": {"time": {"command": "uvx", "args": ["…"]}}}         as desktop clients have it, also under "servers"
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
+
+import attrs
+
+from chatcore import wire
+from chatcore.errors import ValidationFailed
+from chatcore.tools import JsonObject
+from chatcore_mcp.expand import expand
+
+Transport: TypeAlias = Literal["stdio", "http", "sse"]
+
+LONGEST_ID = 100
+
+_TRANSPORTS: Mapping[str, Transport] = {
+    "stdio": "stdio",
+    "http": "http",
+    "streamable-http": "http",
+    "streamable_http": "http",
+    "streamablehttp": "http",
+    "sse": "sse",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    """How a server is reached: a command to start, or a URL. Two that are equal need not be connected anew.
+
+    `transport` is None for a URL of which nobody said what it speaks. `checked` is set where the URL came over HTTP:
+    its host must be within reach.
+    """
+
+    transport: Transport | None = None
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    cwd: str | None = None
+    url: str = attrs.field(default="", repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    checked: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Definition:
+    """A server that can be used. `prefix` is put before the names of all its tools, where there is one."""
+
+    id: str
+    endpoint: Endpoint
+    enabled: bool = True
+    disabled_tools: frozenset[str] = frozenset()
+    prefix: str | None = None
+
+
+@attrs.frozen
+class Unusable:
+    """A server whose entry is wrong. `reason` says what to do."""
+
+    id: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """A server as a file, or the body of a request, has it. Fields that are not listed are somebody else's."""
+
+    id: str | None = None
+    enabled: bool = True
+    disabled: bool = False
+    module: str | None = None
+    command: str | tuple[str, ...] | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = attrs.field(factory=dict)
+    cwd: str | None = None
+    url: str | None = None
+    http_url: str | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    type: str | None = None
+    transport: str | None = None
+    tool_prefix: str | None = None
+    disabled_tools: tuple[str, ...] | None = None
+    added_over_http: bool = False
+    extra: JsonObject = wire.rest()
+
+    @property
+    def address(self) -> str | None:
+        """Its URL, under whichever name."""
+        return self.url or self.http_url
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command that starts it; empty if there is none."""
+        if self.module:
+            return (sys.executable, "-m", self.module, *self.args)
+        command = (self.command,) if isinstance(self.command, str) else self.command or ()
+        return (*command, *self.args) if command else ()
+
+
+def written(document: object) -> Iterator[tuple[str, Any]]:
+    """The entries of a document as they are, each with its id; `#3` for the third of a list if it has none."""
+    if isinstance(document, dict):
+        groups = [document[key] for key in ("servers", "mcpServers") if document.get(key) is not None]
+    else:
+        groups = [document]
+    for group in groups:
+        if isinstance(group, dict):
+            yield from group.items()
+        elif isinstance(group, list):
+            for number, entry in enumerate(group, 1):
+                given = entry.get("id") if isinstance(entry, dict) else None
+                yield (given if isinstance(given, str) and given else f"#{number}"), entry
+
+
+def define(
+    document: object, *, environ: Mapping[str, str], directory: Path
+) -> tuple[Mapping[str, Definition | Unusable], Sequence[str]]:
+    """The servers of a document by id, and what should be said about it.
+
+    An entry that is wrong is `Unusable`; the others can be used all the same. Of two with the same id the later counts.
+    """
+    defined: dict[str, Definition | Unusable] = {}
+    warnings = []
+    for key, entry in written(document):
+        if key in defined:
+            warnings.append(f"two servers have the id {key!r}: the later one counts")
+            del defined[key]
+        defined[key] = definition_of(key, entry, environ=environ, directory=directory)
+    return defined, warnings
+
+
+def definition_of(key: str, entry: object, *, environ: Mapping[str, str], directory: Path) -> Definition | Unusable:
+    """What one entry says. `directory` is what a relative `cwd` is relative to."""
+    try:
+        parsed = wire.structure(entry, Entry)
+        return _definition(key, parsed, _endpoint(parsed, environ, directory))
+    except ValidationFailed as error:
+        return Unusable(key, error.message)
+    except ValueError as error:
+        return Unusable(key, str(error))
+
+
+def check_id(key: str) -> None:
+    """Raises ValueError: the text cannot be a server's id, which stands in paths and before the names of tools."""
+    if not 0 < len(key) <= LONGEST_ID or "/" in key or not key.isprintable() or key in (".", ".."):
+        raise ValueError(f"an id has 1 to {LONGEST_ID} printable characters, and no '/'")
+
+
+def _definition(key: str, entry: Entry, endpoint: Endpoint) -> Definition:
+    check_id(key)
+    if key.startswith("#"):
+        raise ValueError("it has no id: write one, such as 'id': 'time'")
+    return Definition(
+        id=key,
+        endpoint=endpoint,
+        enabled=entry.enabled and not entry.disabled,
+        disabled_tools=frozenset(entry.disabled_tools or ()),
+        prefix=entry.tool_prefix or None,
+    )
+
+
+def _endpoint(entry: Entry, environ: Mapping[str, str], directory: Path) -> Endpoint:
+    said = entry.type or entry.transport
+    transport = _TRANSPORTS.get(said.lower()) if said else None
+    if said and transport is None:
+        raise ValueError(f"there is no transport {said!r}: it is stdio, http or sse")
+    if len([way for way in (entry.module, entry.command, entry.address) if way]) != 1:
+        raise ValueError("write one of 'command', 'module' and 'url'")
+    if entry.address is None:
+        return _process(entry, transport, environ, directory)
+    if transport == "stdio":
+        raise ValueError("with the transport stdio write 'command' instead of 'url'")
+    url, headers = entry.address, entry.headers
+    if not entry.added_over_http:  # one who may add servers over HTTP may not have the environment sent to them
+        url, headers = expand(url, environ), expand(headers, environ)
+    return Endpoint(transport=transport, url=checked_url(url), headers=headers, checked=entry.added_over_http)
+
+
+def _process(entry: Entry, transport: Transport | None, environ: Mapping[str, str], directory: Path) -> Endpoint:
+    if transport not in (None, "stdio"):
+        raise ValueError(f"with the transport {transport} write 'url' instead of 'command'")
+    return Endpoint(
+        transport="stdio",
+        command=expand(entry.argv, environ),
+        env=expand(entry.env, environ),
+        cwd=None if entry.cwd is None else str(directory / Path(expand(entry.cwd, environ)).expanduser()),
+    )
+
+
+def shown(url: str) -> str:
+    """A URL without what may be secret in it."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def checked_url(url: str) -> str:
+    """The URL of a server, if it can be one.
+
+    Raises:
+        ValueError: it is no http or https URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or url != url.strip():
+        raise ValueError(f"{url!r} is no http or https URL")
+    _ = parts.port  # raises for one that is no number
+    return url

@@ -1,0 +1,151 @@
+"""Servers that are added while chatcore runs: by a URL, or by looking at the ports of a host."""
+
+import asyncio
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+import attrs
+
+from chatcore.errors import ChatcoreError, Problem, RequestError, ValidationFailed
+from chatcore_mcp.connection import Signals
+from chatcore_mcp.definitions import LONGEST_ID, Endpoint, checked_url
+from chatcore_mcp.file import Changed
+from chatcore_mcp.offers import ConnectionLost
+from chatcore_mcp.servers import Server, Servers
+
+PROBE = 0.5
+"""Seconds for a port to answer."""
+MEET = 5.0
+"""Seconds for what answers there to prove to be a server."""
+MOST_PORTS = 1000
+_AT_ONCE = 64
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class ServerUnreachable(ChatcoreError):
+    """A server that was to be added cannot be connected. The text says why."""
+
+    status: ClassVar[int] = 502
+    code: ClassVar[str] = "mcp_unreachable"
+
+
+@attrs.define
+class Discovery:
+    """Adds servers to those of the file."""
+
+    servers: Servers
+    ports: Sequence[int]
+    _adding: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
+
+    async def connect(self, url: str) -> Server:
+        """The server at a URL, which is added to the file if it is not there yet.
+
+        Raises:
+            ValidationFailed: it is no URL.
+            Forbidden: it is at an address that may not be reached.
+            ServerUnreachable: it cannot be connected.
+        """
+        try:
+            checked_url(url)
+        except ValueError as error:
+            raise ValidationFailed([Problem("$.url", str(error))]) from error
+        async with self._adding:
+            server = self._known(url)
+            if server is None:
+                server = await self._add(url, self.servers.options.timeout)
+            else:
+                server.retry()
+        await self.servers.settled([server], self.servers.options.timeout)
+        if server.problem:
+            raise ServerUnreachable(f"{server.id} cannot be connected: {server.problem}")
+        return server
+
+    async def scan(self, host: str, ports: Iterable[int]) -> Sequence[Server]:
+        """Adds the servers that are at ports of a host, under `/mcp`, and not known yet.
+
+        Raises:
+            Forbidden: the host may not be reached.
+        """
+        wanted = [port for port in dict.fromkeys(ports) if self._known(_url(host, port)) is None]
+        if not wanted:
+            return []
+        try:
+            address = await self.servers.options.reach.resolve(host, wanted[0])
+        except OSError:
+            return []
+        gate = asyncio.Semaphore(_AT_ONCE)
+        answers = await asyncio.gather(*(_answers(address, port, gate) for port in wanted))
+        found = []
+        for port in [port for port, answered in zip(wanted, answers, strict=True) if answered]:
+            async with self._adding:
+                try:
+                    found.append(await self._add(_url(host, port), MEET))
+                except (ServerUnreachable, RequestError):
+                    continue  # something else that listens there
+        return found
+
+    async def scan_known(self) -> None:
+        """Looks at the hosts that the file names for that, and at this machine if there is a server on it."""
+        for host in self._hosts():
+            try:
+                await self.scan(host, self.ports)
+            except RequestError as error:
+                self.servers.options.log.warning("not looking for servers on %s: %s", host, error.message)
+
+    def _hosts(self) -> Iterator[str]:
+        named = self.servers.discovery_hosts
+        local = {urlsplit(server.url).hostname for server in self.servers} & set(_LOOPBACK)
+        yield from dict.fromkeys([*named, *sorted(filter(None, local))])
+
+    def _known(self, url: str) -> Server | None:
+        return next((server for server in self.servers if server.url == url), None)
+
+    async def _add(self, url: str, seconds: float) -> Server:
+        """Meets a server, and adds it under the name that it gives itself."""
+        name = await asyncio.create_task(self._meet(url, seconds))  # what breaks there breaks a task of its own
+        key = self._free_id(name, url)
+        await self.servers.change(Changed(key, {"url": url, "added_over_http": True}))
+        return self.servers.named(key)
+
+    async def _meet(self, url: str, seconds: float) -> str | None:
+        opener = self.servers.opener(url, Endpoint(url=url, checked=True))
+        try:
+            async with asyncio.timeout(seconds):
+                async with await opener(Signals(_nothing, _nothing)) as session:
+                    await session.learn()
+                    return session.server_name
+        except TimeoutError:
+            raise ServerUnreachable(f"{url} did not answer within {seconds:g} s") from None
+        except ConnectionLost as error:
+            if isinstance(error.__cause__, RequestError):
+                raise error.__cause__ from error
+            raise ServerUnreachable(f"{url} cannot be connected: {error.message}") from error
+
+    def _free_id(self, name: str | None, url: str) -> str:
+        parts = urlsplit(url)
+        place = f"{parts.hostname}-{parts.port or (443 if parts.scheme == 'https' else 80)}".replace(":", "-")
+        own = re.sub(r"[^\w.@]+", "-", (name or "").lower()).strip("-.")[: LONGEST_ID - 10]
+        wanted = [own, place] if own else [place]
+        numbered = (f"{wanted[0]}-{number}" for number in range(2, 1000))
+        return next(key for key in [*wanted, *numbered] if self.servers.get(key) is None)
+
+
+async def _answers(address: str, port: int, gate: asyncio.Semaphore) -> bool:
+    async with gate:
+        try:
+            async with asyncio.timeout(PROBE):
+                _, writer = await asyncio.open_connection(address, port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/mcp"
+
+
+def _nothing() -> None:
+    """Nobody listens."""

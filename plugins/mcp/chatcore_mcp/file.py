@@ -1,0 +1,157 @@
+"""The file of the servers: read, watched, and changed without losing what is not known here."""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from chatcore.errors import ConfigError
+from chatcore_mcp.definitions import written
+
+
+class ServersFile:
+    """One file, which need not be there. Its methods block: they are for a thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = False
+        self._seen: os.stat_result | None = None
+
+    def changed(self) -> bool:
+        """Whether it is another one than when it was read last, as far as its name, size and time tell."""
+        return not self._read or _identity(self._stamp()) != _identity(self._seen)
+
+    @property
+    def changed_at(self) -> datetime | None:
+        """When what was read last was written; None if there was no file."""
+        return self._seen and datetime.fromtimestamp(self._seen.st_mtime, UTC)
+
+    def read(self) -> Any:
+        """The JSON of the file; an empty document if there is no file, or nothing in it.
+
+        Raises:
+            ConfigError: with the place of what is wrong.
+        """
+        self._read, self._seen = True, self._stamp()
+        return self._parse(self._text())
+
+    def change(self, change: Callable[[Any], Any]) -> Any:
+        """Replaces the JSON of the file by what `change` makes of it, and gives that.
+
+        The new content is there whole or not at all. Its indentation and the file's permissions stay; a new file can be
+        read by its owner only, for it may hold secrets.
+
+        Raises:
+            ConfigError: it is not JSON, which is for a person to mend; or it cannot be written. It is as it was.
+        """
+        text = self._text()
+        document = change(self._parse(text))
+        new = json.dumps(document, indent=_indentation(text), ensure_ascii=False) + "\n"
+        if new != text:
+            self._replace(new)
+        self._seen = self._stamp()
+        return document
+
+    def _stamp(self) -> os.stat_result | None:
+        try:
+            return self.path.stat()
+        except OSError:
+            return None
+
+    def _text(self) -> str:
+        try:
+            return self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{self.path} cannot be read: {error}") from error
+
+    def _parse(self, text: str) -> Any:
+        if not text.strip():
+            return {"servers": []}
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{self.path} is not JSON: {error}", hint="mend it; it is read again then") from error
+        if not isinstance(document, dict | list):
+            raise ConfigError(f"{self.path} holds neither an object nor a list", hint="write {'servers': []}")
+        return document
+
+    def _replace(self, text: str) -> None:
+        target = self.path.resolve()  # where it is a link, what it leads to is replaced, not the link
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+            new = Path(name)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if target.exists():
+                    new.chmod(target.stat().st_mode & 0o777)
+                new.replace(target)
+            finally:
+                new.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be written: {error}") from error
+
+
+def _identity(status: os.stat_result | None) -> object:
+    return status and (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _indentation(text: str) -> int | str | None:
+    """What the lines of a JSON text are indented with; two blanks for a text of one line, or none."""
+    found = re.search(r"^([ \t]+)\S", text, re.MULTILINE)
+    if found is None:
+        return 2
+    return "\t" if "\t" in found[1] else len(found[1])
+
+
+# --- changes ----------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Changed:
+    """A change for `ServersFile.change`: sets fields of one server's entry, which is made if there is none."""
+
+    id: str
+    fields: dict[str, Any]
+
+    def __call__(self, document: Any) -> Any:
+        own = [entry for key, entry in written(document) if key == self.id and isinstance(entry, dict)]
+        if own:
+            own[-1].update(self.fields)  # of two with the same id the later counts
+        else:
+            add(document, self.id, self.fields)
+        return document
+
+
+def add(document: Any, key: str, fields: dict[str, Any]) -> None:
+    """Adds an entry to a document, in the form that the others have."""
+    if isinstance(document, list):
+        document.append({"id": key, **fields})
+        return
+    form = "mcpServers" if "mcpServers" in document and "servers" not in document else "servers"
+    group = document.setdefault(form, [])
+    if isinstance(group, dict):
+        group[key] = fields
+    else:
+        group.append({"id": key, **fields})
+
+
+def remove(document: Any, key: str) -> None:
+    """Takes out all entries with an id."""
+    groups = [document] if isinstance(document, list) else [document.get(form) for form in ("servers", "mcpServers")]
+    for group in groups:
+        if isinstance(group, dict):
+            group.pop(key, None)
+        elif isinstance(group, list):
+            group[:] = [entry for entry in group if not (isinstance(entry, dict) and entry.get("id") == key)]

@@ -1,0 +1,85 @@
+"""What a server offers, as far as chatcore uses it, and what becomes of a connection. Free of the SDK."""
+
+from typing import Protocol
+
+import attrs
+
+from chatcore.errors import ToolFailed
+from chatcore.tools import JsonObject, ToolResult
+
+
+@attrs.frozen(kw_only=True)
+class ToolInfo:
+    """A tool as its server describes it. The hints are what the server says of itself, and false where it is silent."""
+
+    name: str
+    description: str = ""
+    schema: JsonObject = attrs.field(factory=dict)
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+    open_world: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Offer:
+    """What a server has at the moment. Of resources and prompts only whether there are any."""
+
+    tools: tuple[ToolInfo, ...] = ()
+    resources: bool = False
+    prompts: bool = False
+
+
+CLOSED = "the connection was closed"
+LOST = "the connection was lost during the call; what the tool did until then is unknown"
+
+
+class ConnectionLost(ToolFailed):
+    """The connection ended during a call, or there is none. The model reads the text."""
+
+
+class SessionExpired(ConnectionLost):
+    """The server knows nothing of this session any more, as after a restart. It has not done what it was asked."""
+
+
+class Progress(Protocol):
+    """Is told how far a call is: how much is done, of how much if that is known, and what is being done."""
+
+    async def __call__(self, progress: float, total: float | None, message: str | None) -> None: ...
+
+
+class Session(Protocol):
+    """A connection to a server that is open. Any task may ask it; whatever it cannot do raises `ToolFailed`."""
+
+    @property
+    def server_name(self) -> str | None:
+        """What the server calls itself."""
+
+    @property
+    def protocol_version(self) -> str:
+        """The revision of the protocol that both speak."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether it may be gone without anybody telling, so that it should be asked from time to time."""
+
+    async def learn(self) -> Offer:
+        """What the server offers now."""
+
+    async def watch(self) -> None:
+        """Follows what the server says of changes, where that takes an open request. Ends when there is no more."""
+
+    async def call(self, tool: str, arguments: JsonObject, progress: Progress | None) -> ToolResult:
+        """Calls a tool."""
+
+    async def list_resources(self) -> ToolResult:
+        """The resources and the templates of resources, a line each."""
+
+    async def read_resource(self, uri: str) -> ToolResult:
+        """What a resource holds."""
+
+    async def list_prompts(self) -> ToolResult:
+        """The prompts, a line each."""
+
+    async def get_prompt(self, name: str, arguments: JsonObject) -> ToolResult:
+        """A prompt, filled in."""

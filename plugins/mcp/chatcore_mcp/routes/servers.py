@@ -1,0 +1,202 @@
+"""The routes about servers (contract §1.6, §1.17). Who changes what is there for everybody needs the scope `mcp`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from quart import Blueprint, Response, request
+
+from chatcore import wire
+from chatcore.access import authenticated, requires
+from chatcore.errors import Problem, ValidationFailed
+from chatcore.openapi import describe
+from chatcore.requests import read_body
+from chatcore.tools import JsonObject
+from chatcore_mcp import edits
+from chatcore_mcp.definitions import Unusable, check_id, definition_of, written
+from chatcore_mcp.discovery import Discovery
+from chatcore_mcp.file import Changed, remove
+from chatcore_mcp.routes import records
+from chatcore_mcp.servers import Server, Servers
+
+SCOPE = "mcp"
+PATIENCE = 5.0
+"""Seconds that an answer waits for the servers that it is about to be connected."""
+
+
+def blueprint(servers: Servers, discovery: Discovery) -> Blueprint:
+    """The routes under `/api/mcp/servers`."""
+    routes = Blueprint("mcp_servers", __name__, url_prefix="/api/mcp/servers")
+    _reading(routes, servers)
+    _looking(routes, servers, discovery)
+    _changing(routes, servers)
+    return routes
+
+
+def _reading(routes: Blueprint, servers: Servers) -> None:
+    @routes.get("/")
+    @describe(summary="All MCP servers", answer=records.ServerCollection)
+    @authenticated
+    async def list_servers() -> Response:
+        """What is there and what of it can be used, with the tools."""
+        return _json(records.collection(servers))
+
+    @routes.get("/<server_id>/tools")
+    @describe(summary="The tools of a server", answer=records.ServerTools, errors=(404,))
+    @authenticated
+    async def list_tools(server_id: str) -> Response:
+        """With what they say of themselves."""
+        return _json(records.details(servers, servers.named(server_id)))
+
+
+def _looking(routes: Blueprint, servers: Servers, discovery: Discovery) -> None:
+    @routes.post("/connect")
+    @describe(
+        summary="Add a server",
+        body=records.ConnectRequest,
+        answer=records.ServerStatus,
+        errors=(403, 502),
+    )
+    @requires(SCOPE)
+    async def connect() -> Response:
+        """It is named as it names itself. One that is there already is connected again."""
+        asked = await read_body(records.ConnectRequest)
+        return _json(records.status(servers, await discovery.connect(asked.url)))
+
+    @routes.post("/discover")
+    @describe(summary="Look for servers", body=records.DiscoverRequest, answer=records.ServerCollection, errors=(403,))
+    @requires(SCOPE)
+    async def discover() -> Response:
+        """At the ports of a host, under `/mcp`; what is found is added. Without ports this is a refresh."""
+        asked = await _body_or(records.DiscoverRequest())
+        if asked.ports:
+            found = await discovery.scan(asked.host, asked.ports)
+            await servers.settled(found, PATIENCE)
+        else:
+            await _refresh(servers, discovery)
+        return _json(records.collection(servers))
+
+    @routes.post("/refresh")
+    @describe(summary="Read the servers' file again", answer=records.ServerCollection)
+    @requires(SCOPE)
+    async def refresh() -> Response:
+        """Connects what is not connected, looks for servers where the file says, and asks all for their tools."""
+        await _refresh(servers, discovery)
+        return _json(records.collection(servers))
+
+
+def _changing(routes: Blueprint, servers: Servers) -> None:
+    @routes.put("/")
+    @describe(
+        summary="Replace all servers", body=records.ServersRequest, answer=records.ServerCollection, errors=(403,)
+    )
+    @requires(SCOPE)
+    async def replace_servers() -> Response:
+        """Those that are not among the definitions are taken out. What the file says of a command stays as it is."""
+        asked = await read_body(records.ServersRequest)
+        await servers.change(lambda document: _replaced(servers, document, asked.servers))
+        return _json(records.collection(servers))
+
+    @routes.patch("/<server_id>")
+    @describe(summary="Change a server", body=dict[str, Any], answer=records.ServerCollection, errors=(403, 404))
+    @requires(SCOPE)
+    async def change_server(server_id: str) -> Response:
+        """Takes any of the fields of a definition: `enabled`, `disabled_tools`, `tool_prefix` …"""
+        given = await read_body(dict[str, Any])
+        server = servers.named(server_id)
+        await servers.change(lambda document: _changed(servers, document, server_id, given))
+        await servers.settled([server], PATIENCE)
+        return _json(records.collection(servers))
+
+    @routes.delete("/<server_id>")
+    @describe(summary="Take a server out", answer=records.RemovedServer, errors=(404,))
+    @requires(SCOPE)
+    async def remove_server(server_id: str) -> Response:
+        """Also of the file."""
+        servers.named(server_id)
+        await servers.change(lambda document: _without(document, server_id))
+        return _json(records.RemovedServer(server_id=server_id))
+
+    @routes.post("/<server_id>/tools")
+    @describe(
+        summary="Switch a tool on or off", body=records.ToolRequest, answer=records.ServerCollection, errors=(404,)
+    )
+    @requires(SCOPE)
+    async def switch_tool(server_id: str) -> Response:
+        """For everybody. A tool that is not there (yet) can be switched off as well."""
+        asked = await read_body(records.ToolRequest)
+        server = servers.named(server_id)
+        tool = _own_name(servers, server, asked.tool_name)
+        off = edits.with_tool(servers.entry(server_id), tool, enabled=asked.enabled)
+        await servers.change(Changed(server_id, {"disabled_tools": off}))
+        return _json(records.collection(servers))
+
+
+async def _refresh(servers: Servers, discovery: Discovery) -> None:
+    await servers.reload()
+    for server in servers:
+        server.retry()
+    await discovery.scan_known()
+    await servers.settled(servers, PATIENCE)
+
+
+async def _body_or(default: records.DiscoverRequest) -> records.DiscoverRequest:
+    return await read_body(records.DiscoverRequest) if await request.get_data() else default
+
+
+def _json(value: object) -> Response:
+    return Response(wire.dumps(value), mimetype="application/json")
+
+
+# --- changes of the file ----------------------------------------------------------------------------------------------
+
+
+def _changed(servers: Servers, document: Any, key: str, given: JsonObject) -> Any:
+    """The document with one entry changed, or made."""
+    stored = _entry(document, key)
+    fields = edits.changes(stored, given)
+    _check(servers, key, {**(stored or {}), **fields})
+    return Changed(key, fields)(document)
+
+
+def _replaced(servers: Servers, document: Any, definitions: tuple[JsonObject, ...]) -> Any:
+    """The document with these servers and no others."""
+    wanted = []
+    for number, definition in enumerate(definitions):
+        key = definition.get("id")
+        if not isinstance(key, str) or key in wanted:
+            raise ValidationFailed([Problem(f"$.servers[{number}].id", "is missing, or another server's")])
+        wanted.append(key)
+        document = _changed(servers, document, key, definition)
+    for key in {known for known, _ in written(document)} - set(wanted):
+        remove(document, key)
+    return document
+
+
+def _without(document: Any, key: str) -> Any:
+    remove(document, key)
+    return document
+
+
+def _entry(document: Any, key: str) -> Mapping[str, Any] | None:
+    found = [entry for known, entry in written(document) if known == key and isinstance(entry, dict)]
+    return found[-1] if found else None
+
+
+def _check(servers: Servers, key: str, entry: JsonObject) -> None:
+    """Raises ValidationFailed: the entry could not be used. One that could not be used before may stay as it is."""
+    try:
+        check_id(key)
+    except ValueError as error:
+        raise ValidationFailed([Problem("$.id", str(error))]) from error
+    known = servers.get(key)
+    if known is not None and isinstance(known.definition, Unusable):
+        return
+    defined = definition_of(key, entry, environ=servers.options.environ, directory=servers.directory)
+    if isinstance(defined, Unusable):
+        raise ValidationFailed([Problem("$", defined.reason)])
+
+
+def _own_name(servers: Servers, server: Server, name: str) -> str:
+    """The tool's own name, by whichever of its names."""
+    own = {servers.names.get((server.id, info.name)): info.name for info in server.offered}
+    return name if name in own.values() else own.get(name, name)

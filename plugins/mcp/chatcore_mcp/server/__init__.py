@@ -1,0 +1,1 @@
+"""chatcore as an MCP server: at `/mcp`, and on standard input and output."""

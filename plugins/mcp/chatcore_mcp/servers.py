@@ -1,0 +1,324 @@
+"""All servers: those of the file, each with its connection, and the tools that they offer together."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+import attrs
+
+from chatcore.addresses import Reach
+from chatcore.errors import ConfigError, NotFound
+from chatcore.tools import JsonObject, Tool, ToolResult
+from chatcore_mcp.connection import Connection, Opener, Signals, State
+from chatcore_mcp.definitions import Definition, Endpoint, Unusable, define, written
+from chatcore_mcp.file import ServersFile
+from chatcore_mcp.names import exposed
+from chatcore_mcp.offers import ConnectionLost, Session, ToolInfo
+from chatcore_mcp.tools import Work, make, own, source
+
+WATCH = 2.0
+"""Seconds between two looks at the file."""
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What holds for all servers."""
+
+    reach: Reach
+    timeout: float
+    prefix: bool
+    environ: Mapping[str, str] = attrs.field(repr=False)
+    log: logging.Logger
+
+
+class Server:
+    """A server of the file. Without a connection where it is off or its entry is wrong."""
+
+    def __init__(self, definition: Definition | Unusable, options: Options, changed: Callable[[], None]) -> None:
+        self.definition = definition
+        self._options = options
+        self._changed = changed
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._known: tuple[ToolInfo, ...] = ()
+        self._made: dict[str, tuple[ToolInfo, Tool]] = {}
+
+    @property
+    def id(self) -> str:
+        return self.definition.id
+
+    @property
+    def url(self) -> str:
+        """Where it is; empty for a process."""
+        return self.definition.endpoint.url if isinstance(self.definition, Definition) else ""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it is to be used."""
+        return isinstance(self.definition, Definition) and self.definition.enabled
+
+    @property
+    def state(self) -> State:
+        return self._connection.state if self._connection else "disconnected"
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot be used at the moment, if so."""
+        if isinstance(self.definition, Unusable):
+            return self.definition.reason
+        return self._connection.problem if self._connection else ""
+
+    @property
+    def offered(self) -> tuple[ToolInfo, ...]:
+        """Its tools as they are now, those that are switched off as well."""
+        return own(self._connection.offer) if self._connection else ()
+
+    @property
+    def known(self) -> tuple[ToolInfo, ...]:
+        """Its tools as they were known last: their names stay taken while it is away."""
+        if self.offered:
+            self._known = self.offered
+        return self._known if self.enabled else ()
+
+    def is_off(self, tool: str) -> bool:
+        """Whether a tool is switched off for everybody."""
+        return isinstance(self.definition, Definition) and tool in self.definition.disabled_tools
+
+    def tools(self, names: Mapping[tuple[str, str], str]) -> Iterator[Tool]:
+        """What models are offered, under the names given. A tool stays the same value while nothing of it changes."""
+        for info in self.offered:
+            if self.is_off(info.name):
+                continue
+            name = names[self.id, info.name]
+            known, tool = self._made.get(info.name, (None, None))
+            if tool is None or known != info or tool.name != name:
+                tool = make(info, server=self.id, name=name, call=self.call)
+                self._made[info.name] = (info, tool)
+            yield tool
+
+    async def call(self, work: Work) -> ToolResult:
+        """Has something done by the server.
+
+        Raises:
+            ToolFailed: it cannot be done.
+        """
+        if self._connection is None:
+            raise ConnectionLost(f"the server {self.id} is switched off")
+        return await self._connection.call(work)
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+
+    async def become(self, definition: Definition | Unusable) -> None:
+        """Changes to another definition. The connection stays where that says the same of it."""
+        before, self.definition = self.definition, definition
+        if not self.enabled or _endpoint(before) != _endpoint(definition):
+            await self.stop()
+        self.start()
+
+    def start(self) -> None:
+        """Begins to connect, in the background, if it is to be used and is not yet."""
+        if self._connection is not None or not isinstance(self.definition, Definition) or not self.enabled:
+            return
+        opener = opener_of(self.id, self.definition.endpoint, self._options)
+        self._connection = Connection(
+            self.id, opener, self._changed, timeout=self._options.timeout, log=self._options.log
+        )
+        self._task = asyncio.create_task(self._connection.run(), name=f"mcp server {self.id}")
+
+    async def stop(self) -> None:
+        """Ends the connection, and the process of a server that is one."""
+        task, self._task, self._connection = self._task, None, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def retry(self) -> None:
+        """Has it connected now, or asked for its tools again."""
+        if self._connection is not None:
+            self._connection.retry()
+
+    async def settled(self) -> None:
+        """Waits until it is known whether it can be used."""
+        if self._connection is not None:
+            await self._connection.settled()
+
+
+class Servers:
+    """The servers of one file. A tool source: what is asked for a turn is known already.
+
+    `names` are the names under which models know tools, by server and tool. `problem` is why the file cannot be read.
+    """
+
+    name = "mcp"
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self.problem = ""
+        self.options = options
+        self._file = ServersFile(path)
+        self._log = options.log
+        self._servers: dict[str, Server] = {}
+        self.names: Mapping[tuple[str, str], str] = {}
+        self._tools: tuple[Tool, ...] = ()
+        self._identities: Mapping[str, tuple[str, str]] = {}
+        self._lock = asyncio.Lock()
+        self._document: Any = {}
+
+    def tools(self) -> Sequence[Tool]:
+        return self._tools
+
+    def __iter__(self) -> Iterator[Server]:
+        return iter(self._servers.values())
+
+    def get(self, key: str) -> Server | None:
+        """A server by its id."""
+        return self._servers.get(key)
+
+    def named(self, key: str) -> Server:
+        """A server by its id. Raises NotFound."""
+        if key not in self._servers:
+            raise NotFound(f"there is no server {key!r}; there are: {', '.join(self._servers) or 'none'}")
+        return self._servers[key]
+
+    def entry(self, key: str) -> JsonObject:
+        """What the file says of a server, as it stands there."""
+        return next((entry for known, entry in reversed(list(written(self._document))) if known == key), {})
+
+    def identify(self, tool: Tool) -> tuple[str, str] | None:
+        """The server and the tool, by its own name, behind a tool of a turn; None for one of somebody else's."""
+        if tool.source is None or not tool.source.startswith(source("")):
+            return None
+        name = tool.name.removeprefix(f"{self.name}__") if tool.name not in self._identities else tool.name
+        return self._identities.get(name)
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Self]:
+        """The time in which the servers are connected. It does not wait for them."""
+        await self.reload()
+        watching = asyncio.create_task(self._watch(), name="mcp servers file")
+        try:
+            yield self
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, *(server.stop() for server in self), return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH)
+            if await asyncio.to_thread(self._file.changed):
+                await self.reload()
+
+    async def reload(self) -> None:
+        """Reads the file. Where it cannot be read everything stays as it is, and `problem` says why."""
+        async with self._lock:
+            try:
+                document = await asyncio.to_thread(self._file.read)
+            except ConfigError as error:
+                self.problem = error.message
+                self._log.error("%s; what was read before still counts", error.message)
+                return
+            await self._apply(document)
+
+    async def change(self, change: Callable[[Any], Any]) -> None:
+        """Changes the file, and follows it. What `change` raises leaves everything as it is.
+
+        Raises:
+            ConfigError: it cannot be read or written. Nothing has changed.
+        """
+        async with self._lock:
+            await self._apply(await asyncio.to_thread(self._file.change, change))
+
+    async def settled(self, servers: Iterable[Server], seconds: float) -> None:
+        """Waits until it is known of servers whether they can be used, but not for ever."""
+        waiting = [asyncio.create_task(server.settled()) for server in servers]
+        if waiting:
+            _, unknown = await asyncio.wait(waiting, timeout=seconds)
+            for task in unknown:
+                task.cancel()
+
+    @property
+    def changed_at(self) -> datetime | None:
+        """When the file was changed last."""
+        return self._file.changed_at
+
+    @property
+    def directory(self) -> Path:
+        """What relative paths in the file are relative to."""
+        return self._file.path.parent
+
+    @property
+    def discovery_hosts(self) -> Sequence[str]:
+        """The hosts that the file wants to be looked at for further servers."""
+        hosts = self._document.get("discovery_hosts") if isinstance(self._document, dict) else None
+        return [host for host in hosts if isinstance(host, str)] if isinstance(hosts, list) else []
+
+    def opener(self, name: str, endpoint: Endpoint) -> Opener:
+        """How a connection is opened, for one that is not among these servers."""
+        return opener_of(name, endpoint, self.options)
+
+    async def _apply(self, document: Any) -> None:
+        path = self._file.path
+        defined, warnings = define(document, environ=self.options.environ, directory=path.parent)
+        for warning in warnings:
+            self._log.warning("%s: %s", path, warning)
+        self.problem, self._document = "", document
+        for key, one in defined.items():
+            if isinstance(one, Unusable) and self._definition(key) != one:
+                self._log.warning("%s: %s is off: %s", path, key, one.reason)
+        before = self._servers
+        gone = [server for key, server in before.items() if key not in defined]
+        self._servers = {
+            key: before.get(key) or Server(one, self.options, self._rebuild) for key, one in defined.items()
+        }
+        becoming = [self._servers[key].become(one) for key, one in defined.items()]
+        await asyncio.gather(*(server.stop() for server in gone), *becoming)
+        self._rebuild()
+
+    def _definition(self, key: str) -> Definition | Unusable | None:
+        server = self._servers.get(key)
+        return server.definition if server else None
+
+    def _rebuild(self) -> None:
+        """Makes the tools anew that turns are given, as far as something of them has changed."""
+        usable = [server for server in self if server.enabled]
+        known = [(server.id, info.name) for server in usable for info in server.known]
+        names = exposed(known, dict(self._prefixes(usable)))
+        self._tools = tuple(tool for server in usable for tool in server.tools(names))
+        self._identities = {name: identity for identity, name in names.items()}
+        self.names = names
+
+    def _prefixes(self, servers: Sequence[Server]) -> Iterator[tuple[str, str]]:
+        for server in servers:
+            said = server.definition.prefix if isinstance(server.definition, Definition) else None
+            if said or self.options.prefix:
+                yield server.id, said or server.id
+
+
+def _endpoint(definition: Definition | Unusable) -> Endpoint | None:
+    return definition.endpoint if isinstance(definition, Definition) else None
+
+
+def opener_of(name: str, endpoint: Endpoint, options: Options) -> Opener:
+    """How the connection to a server is opened. The SDK is imported for the first, where it delays nobody."""
+
+    async def open_session(signals: Signals) -> AbstractAsyncContextManager[Session]:
+        sdk = await asyncio.to_thread(import_module, "chatcore_mcp.session")
+        opened: AbstractAsyncContextManager[Session] = sdk.opened(
+            sdk.Opening(
+                name=name,
+                endpoint=endpoint,
+                reach=options.reach,
+                log=options.log,
+                changed=signals.changed,
+                ended=signals.ended,
+            )
+        )
+        return opened
+
+    return open_session

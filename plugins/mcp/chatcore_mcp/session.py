@@ -1,0 +1,373 @@
+"""A connection to a server by the MCP SDK: the only module, with those it is made of, that knows the SDK.
+
+Importing it takes most of a second: it is imported when the first server is connected, in a thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import anyio
+import attrs
+import httpx2
+import mcp_types as types
+from mcp.client import Client, IncomingMessage
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import SubscriptionLost
+from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import TypeAdapter, ValidationError
+
+from chatcore.addresses import Reach
+from chatcore.errors import ChatcoreError, ToolFailed
+from chatcore.tools import JsonObject, ToolResult
+from chatcore_mcp import results
+from chatcore_mcp.definitions import Endpoint, shown
+from chatcore_mcp.offers import CLOSED, LOST, ConnectionLost, Offer, Progress, SessionExpired, ToolInfo
+from chatcore_mcp.outbound import Outbound, make_client
+from chatcore_mcp.process import Notes, process_streams
+from chatcore_mcp.sizes import LARGEST
+
+T = TypeVar("T")
+Page = TypeVar("Page", types.ListToolsResult, types.ListResourcesResult, types.ListPromptsResult)
+
+_PAGES = 100  # of a list; a server whose list has no end must not be asked for ever
+_CHANGES = (
+    types.ToolListChangedNotification,
+    types.ResourceListChangedNotification,
+    types.PromptListChangedNotification,
+)
+_OLD_TRANSPORT = frozenset({400, 404, 405})
+"""What a server that speaks only the older transport, SSE, answers to a message of the newer one."""
+
+_ANSWER: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
+    types.CallToolResult | types.InputRequiredResult
+)
+
+# The SDK logs what it raises as well, with tracebacks; here it is told once, with the server's name.
+for _name in ("mcp.client", "mcp.shared", "client"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+@attrs.frozen(kw_only=True)
+class Opening:
+    """How to open a connection, and who is told of it: `changed` when the server offers something else, `ended` when
+    nothing more can come."""
+
+    name: str
+    endpoint: Endpoint
+    reach: Reach
+    log: logging.Logger
+    changed: Callable[[], None]
+    ended: Callable[[], None]
+
+
+@asynccontextmanager
+async def opened(opening: Opening) -> AsyncIterator["SdkSession"]:
+    """A session with a server. It is left in the task that entered it: the SDK's cancel scopes belong to that task.
+
+    Raises:
+        ConnectionLost: the connection could not be made, or has broken, with the reason.
+    """
+    notes = Notes(opening.name, opening.log)
+    ways: list[Outbound] = []
+    try:
+        async with AsyncExitStack() as stack:
+            client = await _client(stack, opening, notes, ways)
+            yield SdkSession(client, opening, ways[-1] if ways else None)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionLost(_reason(error, opening.endpoint, notes, ways)) from error
+    except Exception as error:  # noqa: BLE001  whatever breaks below, the connection is what is broken
+        own = next((cause for cause in _leaves(error) if isinstance(cause, ChatcoreError)), error)
+        raise ConnectionLost(_reason(error, opening.endpoint, notes, ways)) from own
+
+
+async def _client(stack: AsyncExitStack, opening: Opening, notes: Notes, ways: list[Outbound]) -> Client:
+    endpoint = opening.endpoint
+    if endpoint.transport == "stdio":
+        return await _entered(stack, process_streams(endpoint, notes), opening)
+    if endpoint.transport != "sse":
+        http = await _http(stack, opening, ways)
+        try:
+            transport = streamable_http_client(endpoint.url, http_client=http, max_sse_event_size=LARGEST)
+            return await _entered(stack, transport, opening)
+        except Exception:
+            if endpoint.transport == "http" or ways[-1].refusal not in _OLD_TRANSPORT:
+                raise
+    http = await _http(stack, opening, ways)
+    return await _entered(stack, sse_client(endpoint.url, httpx_client_factory=lambda *_, **__: http), opening)
+
+
+async def _http(stack: AsyncExitStack, opening: Opening, ways: list[Outbound]) -> httpx2.AsyncClient:
+    http, way = await make_client(opening.endpoint, opening.reach)
+    stack.push_async_callback(http.aclose)
+    ways.append(way)
+    return http
+
+
+async def _entered(stack: AsyncExitStack, transport: AbstractAsyncContextManager[Any], opening: Opening) -> Client:
+    async def note(message: IncomingMessage) -> None:
+        if isinstance(message, _CHANGES):
+            opening.changed()
+
+    client = Client(
+        _watched(transport, opening.ended),
+        message_handler=note,
+        client_info=types.Implementation(name="chatcore", version=version("chatcore")),
+        cache=None,
+    )
+    return await stack.enter_async_context(client)
+
+
+@asynccontextmanager
+async def _watched(transport: AbstractAsyncContextManager[Any], ended: Callable[[], None]) -> AsyncIterator[Any]:
+    async with transport as (inbox, outbox):
+        yield _Watched(inbox, ended), outbox
+
+
+class _Watched:
+    """The read stream of a transport, which tells when it has come to its end."""
+
+    def __init__(self, stream: Any, ended: Callable[[], None]) -> None:
+        self._stream = stream
+        self._ended = ended
+
+    @property
+    def last_context(self) -> object:
+        """For the SDK, which looks for it."""
+        return getattr(self._stream, "last_context", None)
+
+    async def receive(self) -> Any:
+        try:
+            return await self._stream.receive()
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
+            self._ended()
+            raise
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def __aiter__(self) -> "_Watched":
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> "_Watched":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+# --- why it is not there ----------------------------------------------------------------------------------------------
+
+
+def _reason(error: BaseException, endpoint: Endpoint, notes: Notes, ways: list[Outbound]) -> str:
+    """What went wrong, in words for a person who can mend it."""
+    causes = list(_leaves(error))
+    for cause in causes:
+        if isinstance(cause, ChatcoreError) and not (endpoint.command and cause.message == CLOSED):
+            return cause.message
+        if isinstance(cause, FileNotFoundError | PermissionError) and endpoint.command:
+            return _not_started(cause, endpoint)
+    if endpoint.command:
+        return notes.ending()
+    if ways and ways[-1].refusal is not None:
+        return _refused(ways[-1].refusal)
+    return _broken(causes[0], endpoint)
+
+
+def _broken(cause: BaseException, endpoint: Endpoint) -> str:
+    match cause:
+        case httpx2.ConnectError():
+            return f"nobody answers at {shown(endpoint.url)}: {cause}"
+        case httpx2.TimeoutException():
+            return f"nobody answers at {shown(endpoint.url)}"
+        case httpx2.TransportError():
+            return f"the connection to {shown(endpoint.url)} broke: {cause or type(cause).__name__}"
+        case MCPError():
+            return _message(cause)
+    return str(cause).partition("\n")[0] or type(cause).__name__
+
+
+def _message(error: MCPError) -> str:
+    """What the server, or the SDK in its place, says is wrong."""
+    said = error.error.message
+    # The SDK appends all that pydantic says, which is about classes of the SDK.
+    return "its answer cannot be read" if error.error.code == types.PARSE_ERROR and "\n" in said else said
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _not_started(error: OSError, endpoint: Endpoint) -> str:
+    if endpoint.cwd is not None and error.filename == endpoint.cwd:
+        return f"there is no directory {endpoint.cwd}"
+    command = endpoint.command[0]
+    if isinstance(error, PermissionError):
+        return f"the command {command!r} may not be run"
+    return f"there is no command {command!r}: install it, or write its whole path"
+
+
+def _refused(status: int) -> str:
+    if status in (401, 403):
+        return f"it wants to know who is asking (HTTP {status}): give it a token in 'headers'"
+    return f"it answers HTTP {status}"
+
+
+# --- what it can be asked ---------------------------------------------------------------------------------------------
+
+RELISTEN = 5.0
+"""Seconds between two requests to be told of changes, where the server ends them."""
+
+
+class SdkSession:
+    """A `Session` by the SDK's client."""
+
+    def __init__(self, client: Client, opening: Opening, way: Outbound | None) -> None:
+        self.protocol_version = client.protocol_version
+        self.server_name = client.server_info.name if client.server_info else None
+        self.remote = way is not None
+        self._client = client
+        self._opening = opening
+        self._way = way
+
+    async def learn(self) -> Offer:
+        capabilities = self._client.server_capabilities
+        with self._told():
+            return Offer(
+                tools=await self._tools() if capabilities.tools else (),
+                resources=bool(capabilities.resources) and await self._has_resources(),
+                prompts=bool(capabilities.prompts) and bool((await self._client.list_prompts()).prompts),
+            )
+
+    async def _tools(self) -> tuple[ToolInfo, ...]:
+        pages = [page async for page in _pages(self._client.list_tools)]
+        return tuple(_info(tool) for page in pages for tool in page.tools)
+
+    async def _has_resources(self) -> bool:
+        if (await self._client.list_resources()).resources:
+            return True
+        return bool((await self._client.list_resource_templates()).resource_templates)
+
+    async def watch(self) -> None:
+        tools = self._client.server_capabilities.tools
+        if self.protocol_version not in MODERN_PROTOCOL_VERSIONS or not (tools and tools.list_changed):
+            return
+        while True:
+            try:
+                async with self._client.listen(
+                    tools_list_changed=True, resources_list_changed=True, prompts_list_changed=True
+                ) as subscription:
+                    async for _ in subscription:
+                        self._opening.changed()
+            except MCPError:
+                return  # it does not want to be listened to
+            except SubscriptionLost:
+                pass
+            self._opening.changed()  # who asks anew learns whether it is still there
+            await asyncio.sleep(RELISTEN)
+
+    async def call(self, tool: str, arguments: JsonObject, progress: Progress | None) -> ToolResult:
+        parameters = types.CallToolRequestParams(name=tool, arguments=dict(arguments))
+        with self._told():
+            # Not Client.call_tool: that checks structured content against the tool's schema, in Python, for as long as
+            # it takes, and a model reads what does not conform as well.
+            answer = await self._client.session.send_request(
+                types.CallToolRequest(params=parameters), _ANSWER, progress_callback=progress
+            )
+        if isinstance(answer, types.InputRequiredResult):
+            return results.needs_input(answer)
+        return results.tool_result(answer)
+
+    async def list_resources(self) -> ToolResult:
+        with self._told():
+            pages = [page async for page in _pages(self._client.list_resources)]
+            templates = (await self._client.list_resource_templates()).resource_templates
+        found = [(one.uri, one.title or one.name, one.description) for page in pages for one in page.resources]
+        found += [(one.uri_template, one.title or one.name, one.description) for one in templates]
+        return results.lines(found)
+
+    async def read_resource(self, uri: str) -> ToolResult:
+        with self._told():
+            answer = await self._client.read_resource(uri)
+        return results.joined(map(results.resource, answer.contents))
+
+    async def list_prompts(self) -> ToolResult:
+        with self._told():
+            pages = [page async for page in _pages(self._client.list_prompts)]
+        return results.lines((_signature(one), one.title, one.description) for page in pages for one in page.prompts)
+
+    async def get_prompt(self, name: str, arguments: JsonObject) -> ToolResult:
+        given = {key: value if isinstance(value, str) else str(value) for key, value in arguments.items()}
+        with self._told():
+            answer = await self._client.get_prompt(name, given)
+        return results.conversation(answer.messages)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Makes what the SDK raises an error that a model can read."""
+        try:
+            yield
+        except MCPError as error:
+            raise self._failure(error) from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ToolFailed(f"the answer has the wrong shape: {place}: {first['msg']}") from error
+        except (RuntimeError, httpx2.HTTPError) as error:
+            raise ToolFailed(f"the server failed: {error}") from error
+
+    def _failure(self, error: MCPError) -> ToolFailed:
+        if error.error.message == "Connection closed":
+            return ConnectionLost(LOST)
+        if error.error.message == "Session terminated":
+            return SessionExpired("the server has forgotten this session")
+        if error.error.message == "Server returned an error response" and self._way and self._way.refusal:
+            return ToolFailed(f"the server refused the call: {_refused(self._way.refusal)}")
+        return ToolFailed(f"the server refused the call: {_message(error)}")
+
+
+async def _pages(fetch: Callable[..., Awaitable[Page]]) -> AsyncIterator[Page]:
+    """The pages of a list, one after the other."""
+    cursor = None
+    for _ in range(_PAGES):
+        page = await fetch(cursor=cursor)
+        yield page
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _info(tool: types.Tool) -> ToolInfo:
+    hints = tool.annotations or types.ToolAnnotations()
+    return ToolInfo(
+        name=tool.name,
+        description=tool.description or tool.title or hints.title or "",
+        schema=tool.input_schema,
+        read_only=bool(hints.read_only_hint),
+        destructive=bool(hints.destructive_hint),
+        idempotent=bool(hints.idempotent_hint),
+        open_world=bool(hints.open_world_hint),
+    )
+
+
+def _signature(prompt: types.Prompt) -> str:
+    arguments = ", ".join(f"{one.name}{'' if one.required else '?'}" for one in prompt.arguments or ())
+    return f"{prompt.name}({arguments})"

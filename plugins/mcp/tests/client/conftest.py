@@ -1,0 +1,155 @@
+"""Servers to connect to, and a bench that connects them."""
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import pytest_asyncio
+from chatcore_mcp.servers import Options, Server, Servers
+
+from chatcore.addresses import Reach, network
+from chatcore.errors import ToolFailed
+from chatcore.tools import Invocation, ToolCall, ToolResult
+
+PROGRAMS = Path(__file__).with_name("programs")
+LOOPBACK = Reach((network("127.0.0.0/8"),))
+
+
+def raw(log: Path, *options: str) -> dict[str, Any]:
+    """The entry of a server that is written against the wire."""
+    return {"command": sys.executable, "args": [str(PROGRAMS / "raw.py"), str(log), *options]}
+
+
+def sdk(name: str) -> dict[str, Any]:
+    """The entry of a server by the SDK."""
+    return {"command": sys.executable, "args": [str(PROGRAMS / "sdk.py"), name]}
+
+
+@attrs.define
+class Bench:
+    """A file of servers in a directory, and these servers, connected."""
+
+    path: Path
+    servers: Servers
+
+    def write(self, entries: Mapping[str, Any]) -> None:
+        self.path.write_text(json.dumps({"mcpServers": entries}))
+
+    async def change(self, entries: Mapping[str, Any]) -> None:
+        """Writes the file and has it read."""
+        self.write(entries)
+        await self.servers.reload()
+
+    def server(self, key: str) -> Server:
+        server = self.servers.get(key)
+        assert server is not None
+        return server
+
+    async def until(self, condition: Callable[[], object], seconds: float = 20) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    async def connected(self, *keys: str) -> None:
+        for key in keys:
+            try:
+                await self.until(lambda key=key: self.server(key).state == "connected")
+            except TimeoutError:
+                raise AssertionError(f"{key} is not connected: {self.server(key).problem}") from None
+
+    def names(self) -> list[str]:
+        return [tool.name for tool in self.servers.tools()]
+
+    async def call(self, tool: str, /, **arguments: Any) -> ToolResult:
+        """Calls a tool as a turn would; a failure is a result that says so."""
+        [found] = [one for one in self.servers.tools() if one.name == tool]
+        try:
+            return await found.run(Invocation(ToolCall("1", tool), arguments, "local", "conversation", "run"))
+        except ToolFailed as error:
+            return ToolResult(error.message, True)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for so that nobody is pressed is waited for only shortly."""
+    monkeypatch.setattr("chatcore_mcp.process.GRACE", 0.2)
+    monkeypatch.setattr("chatcore_mcp.process.LAST_WORDS", 0.1)
+    monkeypatch.setattr("chatcore_mcp.connection.FIRST_PAUSE", 0.1)
+    monkeypatch.setattr("chatcore_mcp.connection.SETTLE", 0.05)
+    monkeypatch.setattr("chatcore_mcp.servers.WATCH", 0.1)
+
+
+@pytest_asyncio.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Bench]]]:
+    """Makes benches: `await bench({"time": {…}})`. All are closed when the test ends."""
+    async with AsyncExitStack() as stack:
+
+        async def make(entries: Mapping[str, Any], *, timeout: float = 20, **options: Any) -> Bench:
+            log = logging.getLogger("chatcore.plugin.mcp")
+            values = {"reach": LOOPBACK, "prefix": False, "environ": os.environ, **options}
+            path = tmp_path / "mcp_servers.json"
+            made = Bench(path, Servers(path, Options(timeout=timeout, log=log, **values)))
+            made.write(entries)
+            await stack.enter_async_context(made.servers.session())
+            return made
+
+        yield make
+
+
+@attrs.define
+class Lag:
+    """The longest time, in milliseconds, for which the event loop served nobody else.
+
+    `worst` is what its thread worked, `wall` what a clock says: on a busy machine that is also others' work.
+    """
+
+    worst: float = 0.0
+    wall: float = 0.0
+
+
+@asynccontextmanager
+async def lag() -> AsyncIterator[Lag]:
+    """Watches the event loop, and prints what it saw. The test run's own objects are kept out of garbage collection."""
+    seen = Lag()
+    gc.collect()
+    gc.freeze()
+
+    async def watch() -> None:
+        while True:
+            worked, before = time.thread_time(), time.perf_counter()
+            await asyncio.sleep(0.001)
+            seen.worst = max(seen.worst, (time.thread_time() - worked) * 1000)
+            seen.wall = max(seen.wall, (time.perf_counter() - before - 0.001) * 1000)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0.005)
+    try:
+        yield seen
+        await asyncio.sleep(0.005)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        gc.unfreeze()
+        print(f"the event loop was busy for at most {seen.worst:.1f} ms ({seen.wall:.1f} ms by the clock)")
+
+
+@pytest.fixture(scope="session")
+def sdk_server() -> Iterator[str]:
+    """The address of a server by the SDK, for all tests together: it takes a second to start."""
+    with subprocess.Popen(
+        [sys.executable, PROGRAMS / "sdk.py", "full", "http"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        process.kill()

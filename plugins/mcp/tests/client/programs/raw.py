@@ -1,0 +1,117 @@
+"""A server written against the wire, for servers that no SDK would let one write. It speaks 2024-11-05 only.
+
+python raw.py LOG [OPTION...]; its process id, and then each line that it gets, are appended to LOG. The options:
+
+hang        it says nothing, not even to the first message
+exit        it ends at once, with a last word
+noisy       it writes to its standard error, and lines that are no messages to its standard output, all the time
+child       it starts a process of its own that sleeps for ever, and notes its id as well
+tools=N     it has N tools more
+named=NAME  it has a tool of that name, which says what it was given
+once        it can be started only once
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+log = open(sys.argv[1], "a", buffering=1)
+options = dict(option.partition("=")[::2] for option in sys.argv[2:])
+names = ["echo", "big", "dense", "bad_json", "bad_shape", "never", "slow", "die", "image", "change", "many_parts"]
+names += [f"tool_{number}" for number in range(int(options.get("tools", 0)))]
+version = "2024-11-05"
+writing = threading.Lock()
+
+
+def send(text):
+    with writing:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def result(identifier, value):
+    send(json.dumps({"jsonrpc": "2.0", "id": identifier, "result": value}))
+
+
+def text(identifier, value):
+    result(identifier, {"content": [{"type": "text", "text": value}], "isError": False})
+
+
+def tool(name):
+    properties = {"text": {"type": "string", "description": "What to say."}, "size": {"type": "integer"}}
+    return {"name": name, "description": f"Does {name}.", "inputSchema": {"type": "object", "properties": properties}}
+
+
+def call(identifier, name, arguments):
+    match name:
+        case "echo":
+            text(identifier, json.dumps(arguments))
+        case "big":
+            text(identifier, "x" * arguments.get("size", 5_000_000))
+        case "dense":
+            rows = [{"a": 1, "b": [1, 2, 3]}] * 200_000
+            result(identifier, {"content": [], "structuredContent": {"rows": rows}})
+        case "many_parts":
+            result(identifier, {"content": [{"type": "text", "text": "x"}] * 100_000})
+        case "bad_json":
+            send('{"jsonrpc": "2.0", "id": %d, "result": {"content": [' % identifier)
+        case "bad_shape":
+            result(identifier, {"content": "nothing of the kind"})
+        case "slow":
+            threading.Timer(arguments.get("size", 300) / 1000, text, (identifier, "done")).start()
+        case "die":
+            sys.stderr.write("I have had enough\n")
+            sys.stderr.flush()
+            sys.exit(7)
+        case "image":
+            image = {"type": "image", "mimeType": "image/png", "data": "iVBORw0KGgo="}
+            result(identifier, {"content": [{"type": "text", "text": "Look:"}, image]})
+        case _ if name == options.get("named"):
+            text(identifier, json.dumps(arguments))
+        case "change":
+            names.append(arguments["text"])
+            send(json.dumps({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}))
+            text(identifier, "changed")
+
+
+def answer(message):
+    identifier, parameters = message.get("id"), message.get("params") or {}
+    match message.get("method"):
+        case "initialize":
+            capabilities = {"tools": {"listChanged": True}}
+            about = {"name": "Raw Server", "version": "1"}
+            result(identifier, {"protocolVersion": version, "capabilities": capabilities, "serverInfo": about})
+        case "tools/list":
+            start = int(parameters.get("cursor") or 0)
+            page = {"tools": [tool(name) for name in names[start : start + 400]]}
+            result(identifier, page | ({"nextCursor": str(start + 400)} if start + 400 < len(names) else {}))
+        case "tools/call":
+            call(identifier, parameters["name"], parameters.get("arguments") or {})
+        case str() if identifier is not None:
+            send(json.dumps({"jsonrpc": "2.0", "id": identifier, "error": {"code": -32601, "message": "unknown"}}))
+
+
+def make_noise():
+    while True:
+        sys.stderr.write("noise " * 50 + "\n")
+        send("this is no message")
+
+
+log.write(json.dumps({"pid": os.getpid()}) + "\n")
+if "named" in options:
+    names.append(options["named"])
+if "once" in options and log.tell() > 20:
+    sys.exit("not again")
+if "exit" in options:
+    sys.exit("I will not")
+if "child" in options:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    log.write(json.dumps({"pid": child.pid}) + "\n")
+if "noisy" in options:
+    threading.Thread(target=make_noise, daemon=True).start()
+for line in sys.stdin:
+    log.write(line)
+    if "hang" not in options:
+        answer(json.loads(line))

@@ -1,0 +1,143 @@
+"""The protocol as its authors test it: the npm packages @modelcontextprotocol/conformance and …/inspector."""
+
+import asyncio
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+HERE = Path(__file__).parent
+NPM = HERE / "npm"
+NODE = f"node-{platform.system().lower()}-{'x64' if platform.machine() == 'x86_64' else 'arm64'}"
+"""Brought by npm, too: the suites need a newer Node than many systems have."""
+
+UNSUPPORTED = {
+    "2025-11-25": {"server-sse-polling"},
+    "2026-07-28": {
+        "tasks-lifecycle",
+        "tasks-capability-negotiation",
+        "tasks-wire-fields",
+        "tasks-request-state-removal",
+        "tasks-mrtr-input",
+        "tasks-request-headers",
+        "tasks-dispatch-and-envelope",
+        "tasks-required-task-error",
+        "tasks-mrtr-composition",
+    },
+}
+"""Scenarios that fail, none of which a revision requires: the SDK has no tasks, and calls cannot be taken up again."""
+
+OWN = {
+    "2025-11-25": (
+        "server-initialize", "ping", "tools-list", "tools-call-simple-text", "tools-call-image", "tools-call-error",
+        "server-sse-multiple-streams", "dns-rebinding-protection", "server-session-lifecycle",
+    ),
+    "2026-07-28": (
+        "tools-list", "tools-call-simple-text", "tools-call-image", "tools-call-error", "server-sse-multiple-streams",
+        "sep-2164-resource-not-found", "dns-rebinding-protection", "http-header-validation",
+    ),
+}  # fmt: skip
+"""Those that a server which has only tools can pass."""
+
+Serve = Callable[..., Awaitable[Any]]
+
+
+async def run(*command: object, cwd: Path) -> tuple[int, str, str]:
+    """The exit code of a command, what it has written, and what it has complained of."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def installed() -> Path:
+    """The packages of `npm/`, installed once for every lock file, in the user's cache."""
+    npm = shutil.which("npm")
+    if npm is None:
+        assert os.environ.get("CI") != "true", "npm is missing: install Node.js 20 or newer"
+        pytest.skip("npm is missing: install Node.js 20 or newer")
+    lock = (NPM / "package-lock.json").read_bytes()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chatcore-tests"
+    directory = cache / f"npm-{hashlib.sha256(lock).hexdigest()[:16]}"
+    if not directory.exists():
+        making = cache / f"{directory.name}.{os.getpid()}"
+        making.mkdir(parents=True)
+        for file in NPM.iterdir():
+            shutil.copy(file, making)
+        code, _, errors = await run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=making)
+        assert code == 0, errors
+        making.rename(directory)
+    return directory / "node_modules"
+
+
+async def conformance(tmp_path: Path, *arguments: object) -> dict[str, list[str]]:
+    """Runs the suite. Gives what has failed of each scenario that was run."""
+    modules = await installed()
+    suite = modules / "@modelcontextprotocol/conformance/dist/index.js"
+    results = tmp_path / "results"
+    said = await run(modules / NODE / "bin/node", suite, *arguments, "-o", results, cwd=tmp_path)
+    failed: dict[str, list[str]] = {}
+    for checks in results.glob("*/checks.json"):
+        scenario = re.sub(r"^(server|client)-|-\d{4}-\d\d-\d\dT.*", "", checks.parent.name)
+        found = json.loads(checks.read_text())
+        failed[scenario] = [f"{c['id']}: {c.get('errorMessage')}" for c in found if c["status"] == "FAILURE"]
+    assert failed, said
+    return failed
+
+
+@pytest.mark.parametrize("revision", UNSUPPORTED)
+async def test_the_endpoint_keeps_to_the_protocol(revision: str, serve: Serve, tmp_path: Path) -> None:
+    """A server with everything, mounted as chatcore's own is: all that the revision requires, and most of the rest."""
+    server = await serve("--disable", "mcp", "--plugins-dir", str(HERE / "everything"))
+    failed = await conformance(tmp_path, "server", "--url", f"{server.url}/mcp", "--requirements", revision)
+    assert len(failed) > 30
+    unexpected = {name: checks for name, checks in failed.items() if checks and name not in UNSUPPORTED[revision]}
+    assert unexpected == {}
+    assert [name for name in UNSUPPORTED[revision] if not failed[name]] == []
+
+
+@pytest.mark.parametrize("revision", OWN)
+async def test_chatcore_itself_keeps_to_the_protocol(revision: str, serve: Serve, tmp_path: Path) -> None:
+    """With the tools of a plugin, which are chatcore's own."""
+    server = await serve("--plugins-dir", str(HERE / "samples"), CHATCORE_MCP_SHARE_TOOLS="true")
+    failed = await conformance(tmp_path, "server", "--url", f"{server.url}/mcp", "--requirements", revision)
+    assert {scenario: failed[scenario] for scenario in OWN[revision] if failed[scenario]} == {}
+
+
+async def inspected(tmp_path: Path, *arguments: object) -> Any:
+    """What the inspector gives as JSON."""
+    modules = await installed()
+    said = await run(modules / NODE / "bin/node", modules / ".bin/mcp-inspector", "--cli", *arguments, cwd=tmp_path)
+    assert said[0] == 0, said
+    return json.loads(said[1])
+
+
+async def test_the_inspector_finds_the_tools_and_calls_them(serve: Serve, tmp_path: Path) -> None:
+    """The program with which people look at servers, over HTTP and on standard input and output."""
+    server = await serve("--plugins-dir", str(HERE / "samples"), CHATCORE_MCP_SHARE_TOOLS="true")
+    chatcore = ["-m", "chatcore", "--data", str(tmp_path / "data"), "mcp", "--server", server.url]
+    toolkit = ["-m", "chatcore_mcp.bundled.toolkit"]
+    entries = {"chatcore": chatcore, "toolkit": toolkit}
+    servers = {name: {"command": sys.executable, "args": arguments} for name, arguments in entries.items()}
+    (tmp_path / "servers.json").write_text(json.dumps({"mcpServers": servers}))
+    over_http = (f"{server.url}/mcp", "--transport", "http")
+    for way in (over_http, ("--config", "servers.json", "--server", "chatcore")):
+        listed = await inspected(tmp_path, *way, "--method", "tools/list")
+        assert {tool["name"] for tool in listed["tools"]} >= {"chat.completions", "llm_chat", "test_simple_text"}
+        call = ("--method", "tools/call", "--tool-name", "llm_chat", "--tool-arg", "message=hello")
+        assert (await inspected(tmp_path, *way, *call))["content"] == [{"type": "text", "text": "hello"}]
+    echo = ("--method", "tools/call", "--tool-name", "test_echo", "--tool-arg", "message=hi")
+    called = await inspected(tmp_path, "--config", "servers.json", "--server", "toolkit", *echo)
+    assert called["structuredContent"] == {"message": "hi", "uppercase": False}
