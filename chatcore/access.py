@@ -12,8 +12,11 @@ Decisions are made on the view that a request was routed to, never on its path. 
 5. A view that is not public needs a principal (401) with its scopes (403). A view without a policy counts as one.
 """
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -23,9 +26,12 @@ from quart.typing import ResponseTypes
 from quart.wrappers import BaseRequestWebsocket
 
 from chatcore.config import LOOPBACK_ORIGINS, Config
-from chatcore.errors import ConfigError, Forbidden, Unauthenticated
+from chatcore.errors import ConfigError, DatabaseError, Forbidden, Unauthenticated
 from chatcore.protocols import Authenticator, Credentials
 from chatcore.types import LOCAL, Principal
+
+PATIENCE = 0.5
+"""Seconds after which a public view is answered without knowing who asks."""
 
 View = TypeVar("View", bound=Callable[..., Any])
 PolicyName: TypeAlias = Literal["public", "authenticated"]
@@ -152,12 +158,10 @@ class Access:
             self._check_origin(incoming)
         # A view without a policy does not load from a plugin; should one be here all the same, it is not public.
         policy = policy_of(current_app.view_functions[incoming.endpoint]) or Policy("authenticated")
-        try:
-            g.principal = await self._identify(incoming)
-        except (Unauthenticated, Forbidden):
-            if policy.name != "public":
-                raise
+        if policy.name == "public":
+            await self._identify_if_possible(incoming)
             return None
+        g.principal = await self._identify(incoming)
         missing = policy.scopes - g.principal.scopes
         if missing and "*" not in g.principal.scopes:
             raise Forbidden(f"this needs the scope {', '.join(sorted(missing))}", hint="use a token that has it")
@@ -173,7 +177,8 @@ class Access:
         origin = incoming.headers.get("Origin")
         if origin and self._is_allowed(origin):
             response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+            own = response.headers.get("Access-Control-Expose-Headers")
+            response.headers["Access-Control-Expose-Headers"] = f"{_EXPOSED}, {own}" if own else _EXPOSED
         return response
 
     async def sign_in_needed(self) -> bool:
@@ -194,6 +199,12 @@ class Access:
                 f"not listening on {self._host}: everybody who can reach it could use this server",
                 hint="make a token with 'chatcore tokens create', listen on 127.0.0.1, or say --insecure",
             )
+
+    async def _identify_if_possible(self, incoming: BaseRequestWebsocket) -> None:
+        """For a public view: it is answered also when nobody is known, and when the database does not say who it is."""
+        with suppress(Unauthenticated, Forbidden, DatabaseError, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                g.principal = await self._identify(incoming)
 
     async def _identify(self, incoming: BaseRequestWebsocket) -> Principal:
         credentials = _credentials(incoming)
@@ -231,6 +242,7 @@ class Access:
         return local and LOOPBACK_ORIGINS in self._origins
 
 
+@lru_cache(maxsize=1000)
 def is_loopback(host: str | None) -> bool:
     """Whether a host, a name or an address, can only be this machine."""
     if host is None or host == "localhost":

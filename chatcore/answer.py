@@ -3,6 +3,7 @@
 Adding an event takes the same time however long the answer is: pieces are kept in lists and joined once, at the end.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -87,6 +88,15 @@ class Answer:
     def finish_reason(self) -> str | None:
         """Why the model ended, in its own words; None if it did not say, which is an answer that broke off."""
         return None if self.finish is None else self.finish.reason
+
+    @property
+    def cost(self) -> float:
+        """What the call cost, in US dollars; 0 where the usage does not say it in a number."""
+        try:
+            cost = float((self.usage or {}).get("cost") or 0)
+        except (TypeError, ValueError):
+            return 0.0
+        return cost if 0 < cost < math.inf else 0.0
 
     @property
     def empty(self) -> bool:

@@ -30,23 +30,31 @@ from chatcore.errors import (
 from chatcore.hooks import Plugin
 from chatcore.lifespans import Lifespans
 from chatcore.plugins import Plugins
+from chatcore.published import keep_publishing
+from chatcore.requests import bound
 from chatcore.runs import Runs
 from chatcore.state import State
-from chatcore.streams import Streams, tame
+from chatcore.streams import Streams
+from chatcore.watchdog import Watchdog
 from chatcore.worker import Presence
 
 logger = logging.getLogger(__name__)
 
 
 def create_app(
-    loaded: Loaded, *, plugins: Sequence[tuple[str, type[Plugin[Any]]]] = (), discover: bool = True
+    loaded: Loaded,
+    *,
+    plugins: Sequence[tuple[str, type[Plugin[Any]]]] = (),
+    discover: bool = True,
+    slot: int = 1,
 ) -> Quart:
-    """The application for a configuration. Nothing is open before `opened`, which `server.serve` enters.
+    """The application for a configuration. Nothing is open before `opened`, which `server.served` enters.
 
     Args:
         loaded: the configuration, as `config.load` gives it.
         plugins: named plugin classes to load beside the built-in ones.
         discover: whether plugins are looked for among the installed distributions and in `plugins_dir`.
+        slot: the number of this worker, as in `State`.
 
     Raises:
         ConfigError: the configured blob store is not there.
@@ -55,6 +63,8 @@ def create_app(
     config = loaded.config
     app = Quart("chatcore", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = config.max_body
+    app.config["BODY_TIMEOUT"] = config.body_timeout
+    bound(app, config.max_body)
     app.url_map.strict_slashes = False
     database = Database(database_url(config), durability=config.durability)
     loading = Plugins.load(loaded, database, builtins=BUILTINS, given=plugins, discover=discover)
@@ -71,9 +81,11 @@ def create_app(
         conversations=Conversations(database),
         documents=RecentDocuments(Documents(database)),
         runs=Runs(database, loading, strict=config.durability == "strict"),
-        streams=Streams(),
+        streams=Streams(config.max_streams),
         access=Access(config, lambda: loading.registry.authenticators.values()),
         lifespans=Lifespans(strict=config.strict),
+        watchdog=Watchdog(lambda: loading.rows),
+        slot=slot,
     )
     app.extensions["chatcore"] = state
     for blueprint in state.registry.blueprints.values():
@@ -109,7 +121,8 @@ def _install(app: Quart, state: State) -> None:
 
     @app.after_request
     async def leave(response: ResponseTypes) -> ResponseTypes:
-        return tame(response, f"plugin {g.get('owner', 'unknown')}, route {request.endpoint}")
+        state.answered.add(str(response.status_code))
+        return state.streams.tame(response, f"plugin {g.get('owner', 'unknown')}, route {request.endpoint}")
 
     state.access.install(app)
     app.register_error_handler(ChatcoreError, error_response)
@@ -140,6 +153,10 @@ async def opened(app: Quart) -> AsyncIterator[None]:
         stack.push_async_callback(_cancel, upkeep)
         stack.push_async_callback(state.lifespans.stop)
         await state.lifespans.start(state.registry.of("lifespan"))
+        if state.config.workers > 1:
+            publishing = asyncio.create_task(keep_publishing(state, presence.directory, presence.worker))
+            stack.push_async_callback(_cancel, publishing)
+        await stack.enter_async_context(state.watchdog)
         yield
 
 

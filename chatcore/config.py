@@ -16,7 +16,7 @@ from attrs import validators
 from chatcore import dotenv
 from chatcore.errors import ConfigError
 from chatcore.settings import Option, Sources, option, options, read, show
-from chatcore.tools import JsonObject
+from chatcore.tools import JsonObject, Policy
 from chatcore.types import Limits
 
 __all__ = ["Config", "Loaded", "Option", "Row", "describe", "load", "option", "options", "plugin_settings"]
@@ -61,7 +61,7 @@ class Config:
     workers: int = option(
         1,
         env="CHATCORE_WORKERS",
-        help="How many processes serve requests; this version serves with one.",
+        help="How many processes serve requests.",
         validator=validators.ge(1),
     )
     certfile: Path | None = option(None, env="CHATCORE_CERTFILE", help="The TLS certificate (PEM); turns HTTPS on.")
@@ -78,10 +78,26 @@ class Config:
         validator=validators.deep_iterable(_origin),
     )
     max_streams: int = option(
-        2000, env="CHATCORE_MAX_STREAMS", help="How many answers may stream at once.", validator=validators.ge(1)
+        2000,
+        env="CHATCORE_MAX_STREAMS",
+        help="How many answers may stream at once in each process.",
+        validator=validators.ge(1),
     )
     max_body: int = option(
         26_214_400, env="CHATCORE_MAX_BODY", help="The largest request body, in bytes.", validator=validators.ge(1)
+    )
+    body_timeout: float = option(
+        60.0,
+        env="CHATCORE_BODY_TIMEOUT",
+        help="How many seconds a request's body may take to come.",
+        validator=validators.gt(0),
+    )
+    keep_alive: float = option(
+        5.0,
+        env="CHATCORE_KEEP_ALIVE",
+        help="How many seconds a connection may take to send the next request; behind a proxy, more than the proxy "
+        "keeps it.",
+        validator=validators.gt(0),
     )
     reload: bool = option(False, env="CHATCORE_RELOAD", help="Restart when the code changes; for development.")
 
@@ -89,7 +105,8 @@ class Config:
     database: str | None = option(
         None,
         env=("CHATCORE_DATABASE", "CHAT_DATABASE_PATH"),
-        help="A SQLite file, as a path or as sqlite:///PATH; without it chatcore.db in the data directory.",
+        help="A SQLite file, as a path or as sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME; without it "
+        "chatcore.db in the data directory.",
     )
     durability: Literal["relaxed", "strict"] = option(
         "relaxed",
@@ -106,6 +123,11 @@ class Config:
 
     plugins_dir: Path | None = option(
         None, env="CHATCORE_PLUGINS_DIR", help="A directory of plugins that are one file each."
+    )
+    load: tuple[str, ...] = option(
+        (),
+        env="CHATCORE_LOAD",
+        help="Plugins to load that are not installed as such: their classes, as MODULE:CLASS.",
     )
     disable: tuple[str, ...] = option((), env="CHATCORE_DISABLE", help="Plugins that are not loaded.")
     order: tuple[str, ...] = option(
@@ -154,6 +176,16 @@ class Config:
         help="How many characters of a tool's answer the model is given.",
         validator=validators.ge(1),
     )
+    tool_policy: Mapping[str, Policy] = option(
+        attrs.Factory(dict),
+        help='Which tools may be called: a table of names or patterns, each "allow", "ask" or "deny".',
+    )
+    approval_timeout: float = option(
+        3600.0,
+        env="CHATCORE_APPROVAL_TIMEOUT",
+        help="How many seconds a tool call waits for somebody's consent.",
+        validator=validators.gt(0),
+    )
     cost: float | None = option(
         None,
         env="CHATCORE_COST",
@@ -181,6 +213,7 @@ class Config:
             tool_errors=self.tool_errors,
             tool_timeout=self.tool_timeout,
             tool_output=self.tool_output,
+            approval_timeout=self.approval_timeout,
             cost=self.cost,
         )
 

@@ -15,6 +15,7 @@
     ├── Overloaded                    503 with Retry-After, nothing was started
     ├── ToolFailed                    a tool cannot do what it was asked; the model reads the text
     ├── DatabaseError                 500, the data could not be read or written
+    ├── BackupError                   a backup could not be made, or cannot be used
     └── ProviderError                 502, the model's server failed or refused
         ├── ProviderRefused           4xx of the upstream: asking again will not help
         ├── ProviderUnavailable       connection, 429, 5xx: worth another try before the first token
@@ -150,6 +151,12 @@ class DatabaseError(ChatcoreError):
     """The database could not be opened, read or written."""
 
     code = "database"
+
+
+class BackupError(ChatcoreError):
+    """A backup could not be made, or what is to be restored is none, is damaged, or may not be put where it should."""
+
+    code = "backup"
 
 
 class ProviderError(ChatcoreError):

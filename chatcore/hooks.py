@@ -6,16 +6,17 @@ methods of those values. Only `prepare_turn` and `finish_turn` are coroutine fun
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import attrs
 import pluggy
 
+from chatcore.errors import ProviderUnavailable
 from chatcore.protocols import Authenticator, BlobStore, Lifespan, Provider, ToolSource
 from chatcore.tools import Tool
-from chatcore.types import Turn, TurnResult
+from chatcore.types import Limits, Turn, TurnResult
 
 if TYPE_CHECKING:
     import click
@@ -37,6 +38,28 @@ class NoSettings:
     """The settings of a plugin that has none."""
 
 
+def _no_provider(model: str | None) -> tuple[Provider, str]:
+    raise ProviderUnavailable("there is no provider")
+
+
+async def _no_tools() -> Mapping[str, Tool]:
+    return {}
+
+
+@attrs.frozen
+class Host:
+    """The server that a plugin is part of, as far as the plugin may ask it; not before all plugins are loaded.
+
+    `provider_for` gives the provider that runs a model (the default one for None) and the id by which it knows it; it
+    raises `RequestError` where nobody serves the model, `ProviderUnavailable` where there is no provider. `tools` gives
+    the tools of all plugins whose calls need nobody's consent, by name. `limits` are those of a turn.
+    """
+
+    provider_for: Callable[[str | None], tuple[Provider, str]] = _no_provider
+    tools: Callable[[], Awaitable[Mapping[str, Tool]]] = _no_tools
+    limits: Limits = attrs.Factory(Limits)
+
+
 S = TypeVar("S")
 
 
@@ -47,7 +70,8 @@ class Context(Generic[S]):
     `name` is the plugin's registered name. `settings` is an instance of its `settings_class`, read from
     `[plugins.<name>]` of the configuration and the environment names that the settings declare. `data` is a directory
     of the plugin's own, made when first asked for. `database` holds the plugin's `tables`; it is open while the server
-    runs, not yet when the plugin is made.
+    runs, not yet when the plugin is made. `environ` is the environment and, for names that it lacks, `.env`: for names
+    that a file of the user's mentions; those of its settings a plugin declares. `host` is the server.
     """
 
     name: str
@@ -55,6 +79,8 @@ class Context(Generic[S]):
     directory: Path
     database: "Database"
     log: logging.Logger
+    environ: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    host: Host = attrs.field(factory=Host, repr=False)
 
     @property
     def data(self) -> Path:

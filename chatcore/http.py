@@ -45,19 +45,18 @@ def make_client(
     It keeps no cookies, follows no redirects, reads no proxy settings, asks for no compression, and never lets a
     request wait for a free connection: how much goes out at once is for those to decide who ask.
     """
-    from http.cookiejar import CookieJar, DefaultCookiePolicy  # noqa: PLC0415  slow, see above
-
     import httpx  # noqa: PLC0415  slow, see above
     from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415  slow, see above
 
+    from chatcore.straight import StraightClient  # noqa: PLC0415  slow, see above
+
     timeouts = timeouts or Timeouts()
     certificates = httpx.create_ssl_context()  # those of certifi, or what SSL_CERT_FILE or SSL_CERT_DIR name
-    return httpx.AsyncClient(
+    return StraightClient(
+        AiohttpTransport(verify=certificates, client=lambda: _session(timeouts, certificates)),
         base_url=base_url,
         headers={"user-agent": "chatcore", "accept-encoding": "identity", **(headers or {})},
-        transport=AiohttpTransport(verify=certificates, client=lambda: _session(timeouts, certificates)),
         timeout=httpx.Timeout(connect=timeouts.connect, read=timeouts.first_byte, write=None, pool=timeouts.connect),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         trust_env=False,
     )
 

@@ -25,18 +25,24 @@ place: ContextVar[Place] = ContextVar("place", default=Place())  # noqa: B039  f
 
 
 class _PlaceFilter(logging.Filter):
+    def __init__(self, worker: int | None) -> None:
+        super().__init__()
+        self._worker = worker
+
     def filter(self, record: logging.LogRecord) -> bool:
         here = place.get()
+        record.worker = self._worker
         record.place = " ".join(f"{k}={v}" for k, v in attrs.asdict(here).items() if v)
         record.request_id, record.run_id = here.request, here.run
         return True
 
 
 class _ConsoleFormatter(logging.Formatter):
-    """`12:30:01 warning chatcore.runs: … [run=…]`."""
+    """`12:30:01 warning chatcore.runs: … [run=…]`; of several workers, the second writes `[2] warning`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        record.level = record.levelname.lower()
+        worker = getattr(record, "worker", None)
+        record.level = record.levelname.lower() if worker is None else f"[{worker}] {record.levelname.lower()}"
         text = super().format(record)
         where = getattr(record, "place", "")
         return f"{text} [{where}]" if where else text
@@ -51,6 +57,7 @@ class _JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            "worker": getattr(record, "worker", None),
             "request": getattr(record, "request_id", ""),
             "run": getattr(record, "run_id", ""),
             "error": self.formatException(record.exc_info) if record.exc_info else "",
@@ -58,10 +65,13 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps({key: value for key, value in line.items() if value}, ensure_ascii=False)
 
 
-def configure(level: str, form: Literal["console", "json"]) -> None:
-    """Sets up logging for a server process: everything goes to standard error."""
+def configure(level: str, form: Literal["console", "json"], *, worker: int | None = None) -> None:
+    """Sets up logging for a server process: everything goes to standard error.
+
+    `worker` is the number of the worker, if there are several.
+    """
     handler = logging.StreamHandler()
-    handler.addFilter(_PlaceFilter())
+    handler.addFilter(_PlaceFilter(worker))
     console = _ConsoleFormatter("%(asctime)s %(level)s %(name)s: %(message)s", "%H:%M:%S")
     handler.setFormatter(console if form == "console" else _JsonFormatter())
     root = logging.getLogger()

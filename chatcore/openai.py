@@ -448,8 +448,12 @@ def _timed_out(error: BaseException) -> bool:
 
 
 def _cause(error: Exception) -> str:
+    import aiohttp  # noqa: PLC0415  slow, and there by now
+
     # The transport's own error says more than that of httpx, which it became.
     cause = error.__cause__ or error
+    if isinstance(cause, aiohttp.ClientPayloadError):
+        return "the connection was closed"  # in its own words, that the body's framing is a bad request
     return str(cause) or type(cause).__name__
 
 

@@ -72,7 +72,11 @@ class GenerationLookup(Protocol):
 
 @runtime_checkable
 class ToolSource(Protocol):
-    """Tools that come and go, such as those of a remote server."""
+    """Tools that come and go, such as those of a remote server.
+
+    Each is pinned when it is first used: one that changes what it says of itself is suspended until the operator has
+    accepted that (`chatcore tools review`).
+    """
 
     @property
     def name(self) -> str: ...

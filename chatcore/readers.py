@@ -27,6 +27,11 @@ RETRY = 1.0
 BACKLOG = 64
 """Rows that wait for one reader, at the most. A reader that is slower than that reads on from the log."""
 
+LARGEST_BATCH = 256
+"""Events that a reader is given at once, at the most: one that is far behind costs no more memory than another."""
+ROWS = 4
+"""Rows of the log that a reader reads at once, at the most."""
+
 Batch: TypeAlias = tuple[int, Sequence[Event]]
 """The sequence number of the first event, and the events. Numbers start at 1 and have no gaps."""
 
@@ -70,12 +75,12 @@ class LiveReader:
             raise StopAsyncIteration
         else:
             await run.changed()
-        visible = run.visible
-        if self._position >= visible:
+        end = min(run.visible, self._position + LARGEST_BATCH)
+        if self._position >= end:
             return None
         first = self._position + 1
-        batch = run.events[self._position : visible]
-        self._position = visible
+        batch = run.events[self._position : end]
+        self._position = end
         return first, batch
 
     def wake(self) -> None:
@@ -110,13 +115,15 @@ class StoredReader:
     async def next(self) -> Batch | None:
         while True:
             self._changed.clear()
-            if self._behind:
-                self._behind = False  # before the look: what is told during it must lead to another
-                self._rows = deque(await self._table.log(self._owner, self.run_id, self._position))
-            elif self._rows:
+            if self._rows:
                 batch = self._take(self._rows.popleft())
                 if batch is not None:
                     return batch
+            elif self._behind:
+                self._behind = False  # before the look: what is told during it must lead to another
+                rows = await self._table.log(self._owner, self.run_id, self._position, most=ROWS)
+                self._rows.extendleft(reversed(rows))
+                self._behind = self._behind or len(rows) == ROWS
             elif self._ended:
                 raise StopAsyncIteration
             elif self._woken:

@@ -7,7 +7,9 @@ from chatcore import eventlog, wire
 from chatcore.answer import Answer
 from chatcore.database import Conversations, Database, LogRow, NewMessage, RunRecord
 from chatcore.database import Runs as RunTable
-from chatcore.turn import SERVER_STOPPED, UNKNOWN_OUTCOME, Origin, answer_messages
+from chatcore.stop import SERVER_STOPPED
+from chatcore.toolcalls import UNKNOWN_OUTCOME
+from chatcore.turn import Origin, answer_messages
 from chatcore.types import Event, MessageStored, Principal, RunEnded
 
 logger = logging.getLogger(__name__)

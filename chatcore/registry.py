@@ -73,6 +73,7 @@ class Registry:
         self.calls = Calls()
         self._kinds: dict[str, dict[str, Contribution]] = {}
         self._warned: set[tuple[str, str]] = set()
+        self._charged: dict[tuple[str, str, str], tuple[Tool, Tool]] = {}
 
     # --- giving and taking back ---------------------------------------------------------------------------------------
 
@@ -99,6 +100,7 @@ class Registry:
         for kind, named in self._kinds.items():
             self._kinds[kind] = {name: c for name, c in named.items() if c.provenance.plugin != plugin}
         self._warned = {warning for warning in self._warned if warning[0] != plugin}
+        self._charged = {key: pair for key, pair in self._charged.items() if key[0] != plugin}
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -173,7 +175,7 @@ class Registry:
     def _tools_of(self, source: Contribution) -> Sequence[Tool]:
         plugin = source.provenance.plugin
         try:
-            with self.calls.charge(plugin, f"tool source {source.name}", suspends=False):
+            with self.calls.charge(plugin, f"tool source {source.name}"):
                 tools = tuple(source.value.tools())
                 if wrong := [tool for tool in tools if not isinstance(tool, Tool)]:
                     raise TypeError(f"{type(wrong[0]).__name__} where a Tool was wanted")
@@ -183,12 +185,19 @@ class Registry:
             return ()
 
     def _charged_tool(self, contribution: Contribution, tool: Tool, name: str) -> Tool:
-        plugin = contribution.provenance.plugin
+        """The tool as turns get it: the same one for as long as its plugin gives the same."""
+        plugin, source = contribution.provenance.plugin, contribution.name
+        known, charged = self._charged.get((plugin, source, name), (None, tool))
+        if known is tool:
+            return charged
 
         async def run(invocation: Invocation) -> ToolResult:
             return await self.calls.run(plugin, f"tool {name}", _answer(tool, invocation))
 
-        return attrs.evolve(tool, name=name, run=run)
+        origin = (tool.source or source) if contribution.kind == "tool source" else None
+        charged = attrs.evolve(tool, name=name, run=run, source=origin)
+        self._charged[plugin, source, name] = tool, charged
+        return charged
 
     def _warn_once(self, contribution: Contribution, message: str, error: Exception | None = None) -> None:
         warning = (contribution.provenance.plugin, f"{contribution.kind} {contribution.name}: {message}")
@@ -250,14 +259,15 @@ class Registry:
         return RequestError(f"{message}; there are: {served}", hint=_OFF)
 
     def _rank(self, contribution: Contribution) -> tuple[bool, bool, bool]:
-        failed = self._health(contribution).state == "failed"
+        failed = self.health(contribution).state == "failed"
         return failed, not contribution.value.open, contribution.provenance.builtin
 
-    def _health(self, contribution: Contribution) -> Health:
+    def health(self, provider: Contribution) -> Health:
+        """How a provider is: `failed`, too, if it cannot tell."""
         try:
-            health: Health = contribution.value.health()
+            health: Health = provider.value.health()
         except Exception as error:  # noqa: BLE001  a plugin's code: the other providers can still be chosen
-            self._warn_once(contribution, f"it cannot tell its health: {error}", error)
+            self._warn_once(provider, f"it cannot tell its health: {error}", error)
             return Health("failed", str(error))
         return health
 

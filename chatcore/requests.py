@@ -1,14 +1,28 @@
-"""The body and the query of a request as attrs values. For use in a view."""
+"""The body and the query of a request as attrs values, for use in a view; and how much of what comes is kept."""
 
+import asyncio
 from typing import TypeVar, get_args
+from weakref import WeakSet
 
-from quart import request
+from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, WebsocketDisconnectEvent, WebsocketScope
+from quart import Quart, Request, request
+from quart.asgi import ASGIWebsocketConnection
+from quart.wrappers.request import Body
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from chatcore import wire
-from chatcore.errors import Problem, RequestError, ValidationFailed
+from chatcore.errors import Overloaded, Problem, RequestError, TooLarge, ValidationFailed
 
 T = TypeVar("T")
 
+LARGEST_BODIES = 8
+"""How many bodies of the largest size are kept at once, or as much in more of smaller ones."""
+LARGEST_MAILBOX = 2**22
+"""Bytes of the messages of a WebSocket that wait for its view. If more come it is closed."""
+
+_SMALL = 2**16  # bytes of a body that does not count
+_MESSAGE = 100  # bytes that a message takes beside its text
+_TOO_BIG = 1009  # a code of the WebSocket protocol
 _BOOLEANS = {"1": True, "0": False}
 
 
@@ -18,10 +32,15 @@ async def read_body(type_: type[T]) -> T:
     Raises:
         RequestError: it is not JSON.
         ValidationFailed: it has the wrong shape; paths begin with `$`.
-        RequestEntityTooLarge: it is over the server's limit.
+        TooLarge: it is over the server's limit.
+        Overloaded: so many large ones come at once that this one was not taken.
     """
-    # Not cached: the request lives as long as an answer that streams.
-    data = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    try:
+        # Not cached: the request lives as long as an answer that streams.
+        data = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    except RequestEntityTooLarge:
+        limit = request.max_content_length
+        raise TooLarge(f"the body has more than {limit} bytes", hint="max_body is the server's limit") from None
     return wire.structure(wire.loads(data), type_)
 
 
@@ -58,3 +77,68 @@ def _value(text: str, types: tuple[type, ...]) -> wire.JsonValue:
         return wire.loads(text.encode())
     except RequestError:
         return text
+
+
+# --- how much is kept -------------------------------------------------------------------------------------------------
+
+
+def bound(app: Quart, max_body: int) -> None:
+    """Bounds what the bodies and messages that come to an app take, however many come at once."""
+
+    class BoundRequest(Request):
+        body_class = _bodies(LARGEST_BODIES * max_body)
+
+    app.request_class = BoundRequest
+    app.asgi_websocket_class = _BoundWebsocket
+
+
+def _bodies(most: int) -> type[Body]:
+    """A class of bodies that together take no more bytes than this; small ones do not count."""
+    large: WeakSet[Body] = WeakSet()
+
+    class Bound(Body):
+        def append(self, data: bytes) -> None:
+            super().append(data)
+            if len(self._data) > _SMALL:
+                large.add(self)
+                if sum(len(body._data) for body in large) > most:  # noqa: SLF001  of this class
+                    self.clear()
+                    self._must_raise = Overloaded("too much is being sent to the server at once")
+                    self.set_complete()
+
+    return Bound
+
+
+class _Mailbox(asyncio.Queue[str | bytes]):
+    """The messages that wait for the view of a WebSocket. `held` is about what they take, in bytes."""
+
+    held = 0
+
+    def _put(self, item: str | bytes) -> None:
+        super()._put(item)
+        self.held += len(item) + _MESSAGE
+
+    def _get(self) -> str | bytes:
+        item = super()._get()
+        self.held -= len(item) + _MESSAGE
+        return item
+
+
+class _BoundWebsocket(ASGIWebsocketConnection):
+    """A WebSocket that is closed when its view does not keep up.
+
+    It is not made to wait: behind the messages that wait there would be the news that the client has gone.
+    """
+
+    def __init__(self, app: Quart, scope: WebsocketScope) -> None:
+        super().__init__(app, scope)
+        self.queue: _Mailbox = _Mailbox()
+
+    async def handle_messages(self, receive: ASGIReceiveCallable) -> None:
+        async def next_message() -> ASGIReceiveEvent:
+            event = await receive()
+            if self.queue.held <= LARGEST_MAILBOX:
+                return event
+            return WebsocketDisconnectEvent(type="websocket.disconnect", code=_TOO_BIG)
+
+        await super().handle_messages(next_message)

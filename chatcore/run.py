@@ -1,27 +1,39 @@
 """One turn under way, in the worker that generates it: its events, and who waits for them."""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
+from chatcore.approvals import Approvals
 from chatcore.database import Begun
-from chatcore.turn import Stop
-from chatcore.types import Event, RunEnded, StoredMessage, Turn
+from chatcore.stop import LOG_FAILED, Stop
+from chatcore.tools import JsonObject
+from chatcore.types import Event, MessageStored, RunEnded, StoredMessage, Turn, Usage
+
+_NOTED = frozenset({MessageStored, Usage, RunEnded})
 
 
 class Run:
     """One turn under way, in the worker that generates it."""
 
-    def __init__(self, turn: Turn, *, strict: bool, grace: float | None) -> None:
+    def __init__(
+        self, turn: Turn, approvals: Approvals, *, strict: bool, grace: float | None, new_conversation: bool = False
+    ) -> None:
         """`strict`: readers see an event only when it is on disk. `grace`: seconds without a reader after which the
         run is stopped; None lets it go on."""
         self.turn = turn
+        self.approvals = approvals
+        self.new_conversation = new_conversation
         self.stop = Stop()
+        self.silent_since: float | None = time.monotonic()
         self.events: list[Event] = []
         self.durable = 0
         self.settled = 0
-        self.ended = False
+        self.ending: RunEnded | None = None
         self.messages: list[StoredMessage] = []
+        self.usage: JsonObject | None = None
         self._strict = strict
         self._grace = grace
         self.over = asyncio.Event()
@@ -37,9 +49,32 @@ class Run:
     def append(self, events: Sequence[Event]) -> None:
         """Adds to the log. `RunEnded` is the last event of the last call."""
         self.events.extend(events)
-        self.ended = isinstance(self.events[-1], RunEnded)
+        for event in events:
+            if type(event) in _NOTED:
+                self._note(event)
         if not self._strict:
             self.wake()
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case MessageStored():
+                self.messages.append(event.message)
+            case Usage():
+                self.usage = event.usage
+            case RunEnded():
+                self.ending = event
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has said its last word."""
+        return self.ending is not None
+
+    def take_up(self, events: Sequence[Event]) -> None:
+        """Begins with the log that another worker has written; all of it is in its place."""
+        self.silent_since = None
+        self.events = list(events)
+        self.durable = self.settled = len(events)
+        self.messages = [event.message for event in events if isinstance(event, MessageStored)]
 
     def written(self, count: int) -> None:
         """Notes that the first `count` events are on disk."""
@@ -51,7 +86,7 @@ class Run:
         """The log cannot be written: a run that promised to be on disk first ends; what it has to say is shown."""
         if self._strict:
             self._strict = False
-            self.stop.request("log_failed")
+            self.stop.request(LOG_FAILED)
             self.wake()
 
     def wake(self) -> None:
@@ -76,6 +111,13 @@ class Run:
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         await future
+
+    async def wait_for_events(self, seconds: float) -> None:
+        """Waits until there is something in the log, but no longer than that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.events:
+                    await self.changed()
 
     def reader_came(self) -> None:
         self._readers += 1

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 FLUSH_INTERVAL = 0.025
 """Seconds between two group commits of the log, at the least: how much of an answer a crash may cost."""
+LONGEST_ROW = 256
+"""Events that one row of a run's log holds, at the most: it is read as a whole."""
 SETTLE_INTERVAL = 5.0
 """Seconds after which events move from the worker's journal to the logs of their runs."""
 
@@ -30,6 +32,8 @@ class LogWriter:
 
     def __init__(self, table: RunTable) -> None:
         self.worker = ""
+        self.signalled = asyncio.Event()  # there are signals of other workers
+        self.looked_at = 0.0  # when it was last seen whether there are any
         self._table = table
         self._dirty: set[Run] = set()
         self._journaled: set[Run] = set()
@@ -46,8 +50,8 @@ class LogWriter:
         if self._task is None:
             self._task = asyncio.create_task(self._write_until_clean())
 
-    async def finish(self, run: Run, ended: RunEnded) -> None:
-        """Writes the end of a run, with what of its log is not in its place.
+    async def finish(self, run: Run, ended: RunEnded | None) -> None:
+        """Writes the end of a run, with what of its log is not in its place. None: another worker goes on with it.
 
         It waits for the next group: the ends of runs, like their events, are cheap together and dear one by one. Until
         then the run counts as journaled, so that a move of the journal takes it along.
@@ -59,8 +63,12 @@ class LogWriter:
         await group_written
         count = len(run.events)
         self._journaled.discard(run)
+        rows = _rows([(run, run.settled, count)])
         try:
-            await self._table.finish(run.turn.id, ended.state, ended.reason, count, _rows([(run, run.settled, count)]))
+            if ended is None:
+                await self._table.hand_over(run.turn.id, rows)
+            else:
+                await self._table.finish(run.turn.id, ended.state, ended.reason, count, rows)
         except ChatcoreError:
             self._journaled.add(run)  # what the journal has of it must not be dropped with the journal
             raise
@@ -88,7 +96,9 @@ class LogWriter:
             if ends and time.monotonic() >= self._settle_at:
                 await self._settle(ends, latest)
             elif ends:
-                await self._table.journal(self.worker, latest)
+                if await self._table.journal(self.worker, latest):
+                    self.signalled.set()
+                self.looked_at = time.monotonic()
                 self._journaled |= dirty
         except ChatcoreError as error:
             logger.error("the run log could not be written: %s", error)  # noqa: TRY400  the error says it all
@@ -111,7 +121,8 @@ class LogWriter:
 def _rows(parts: Iterable[tuple[Run, int, int]]) -> list[LogRow]:
     """The rows of parts of logs: of each the run, the number of its last event before the part, and the part's last."""
     return [
-        LogRow(run.turn.id, after + 1, end, eventlog.pack(run.events[after:end]))
+        LogRow(run.turn.id, before + 1, last, eventlog.pack(run.events[before:last]))
         for run, after, end in parts
-        if end > after
+        for before in range(after, end, LONGEST_ROW)
+        for last in [min(before + LONGEST_ROW, end)]
     ]

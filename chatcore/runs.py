@@ -9,14 +9,17 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from chatcore import logs
-from chatcore.database import Begun, Conversations, Database, Jobs, RunRecord
+from chatcore.approvals import Approvals
+from chatcore.database import Approval, Begun, Conversations, Database, Jobs, RunRecord
+from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Runs as RunTable
+from chatcore.database.approvals import Decision
 from chatcore.database.runs import Signal
 from chatcore.errors import ChatcoreError
 from chatcore.plugins import Plugins
@@ -24,20 +27,21 @@ from chatcore.protocols import Provider
 from chatcore.readers import LiveReader, Reader, StoredReader, Tail
 from chatcore.recovery import close_abandoned
 from chatcore.run import Run
+from chatcore.runcounts import RunCounts
 from chatcore.runlog import LogWriter
-from chatcore.tools import JsonObject
-from chatcore.turn import SERVER_STOPPED, failed, run_turn
+from chatcore.stop import NOT_STORED, SERVER_STOPPED
+from chatcore.takeover import go_on, take_over
+from chatcore.turn import failed, run_turn
 from chatcore.types import (
     FINAL_STATES,
     Event,
     Failed,
-    MessageStored,
+    ModelEvent,
     Principal,
     RunEnded,
     RunStarted,
     Turn,
     TurnResult,
-    Usage,
 )
 from chatcore.worker import Presence
 
@@ -49,6 +53,10 @@ LEASE = 15.0
 """Seconds for which a worker may be silent before its runs are taken for dead."""
 SIGNAL_INTERVAL = 0.1
 """Seconds between two looks at what other workers ask of this one's runs."""
+LONGEST_BREATH = 100
+"""Events after which a run lets others have their turn, however much of its answer has come already."""
+BEGIN_DELAY = 0.005
+"""Seconds after which a turn is stored although the model has said nothing yet."""
 STOP_PATIENCE = 20.0
 """Seconds to wait for another worker to end a run: it may be dead, and is known to be after its lease."""
 ROOM_PATIENCE = 1.0
@@ -64,10 +72,12 @@ class Runs:
         """`strict`: an event is sent only when it is on disk."""
         self._plugins = plugins
         self._strict = strict
+        self.counts = RunCounts()
         self.worker = ""
         self._database = database
         self._table = RunTable(database)
         self._jobs = Jobs(database)
+        self._approvals = ApprovalTable(database)
         self._conversations = Conversations(database)
         self._log = LogWriter(self._table)
         self._tail = Tail(database)
@@ -81,24 +91,37 @@ class Runs:
         """How many turns are under way in this worker."""
         return len(self._live)
 
-    def start(self, turn: Turn, provider: Provider, begun: Awaitable[Begun], *, grace: float | None = None) -> Run:
-        """Starts the run of a turn. Nothing of it is told before `begun`, its row in the database, is there.
+    def start(
+        self,
+        turn: Turn,
+        provider: Provider,
+        begin: Callable[[], Awaitable[Begun]],
+        *,
+        new_conversation: bool = False,
+        grace: float | None = None,
+    ) -> Run:
+        """Starts the run of a turn. `grace` as in `Run`.
 
-        `begun` may be a coroutine that makes the row; the run's `begun` is then its task. `grace` as in `Run`.
+        `begin` stores the turn, or knows what is stored of it. It is called soon, but after the model was asked. A run
+        whose turn cannot be stored ends at once.
         """
-        run = Run(turn, strict=self._strict, grace=grace)
-        self._live[turn.id] = run
-        self._by_conversation[turn.principal.id, turn.conversation_id].add(run)
+        approvals = Approvals(self._approvals)
+        run = Run(turn, approvals, strict=self._strict, grace=grace, new_conversation=new_conversation)
+        self._launch(run, run_turn(turn, provider, self._conversations, run.until_begun, run.approvals, run.stop))
+        run.begun = asyncio.create_task(_begin_soon(run, begin))
+        run.begun.add_done_callback(partial(self._began, run))
+        return run
+
+    def _launch(self, run: Run, batches: AsyncGenerator[Sequence[Event], None]) -> None:
+        """Begins the task of a run, which these are the events of."""
+        self._live[run.turn.id] = run
+        self._by_conversation[run.turn.principal.id, run.turn.conversation_id].add(run)
         run.watch_for_desertion()
-        task = asyncio.create_task(self._generate(run, provider), name=f"run {turn.id}")
+        task = asyncio.create_task(self._generate(run, batches), name=f"run {run.turn.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        # Behind the run's own task: the model is asked first, and the database is busy while everybody waits for it.
-        run.begun = asyncio.ensure_future(begun)
-        run.begun.add_done_callback(partial(self._began, run))
         if self._heeding is None:
             self._heeding = asyncio.create_task(self._heed_signals(), name="signals of other workers")
-        return run
 
     async def reader(self, principal: Principal, run_id: str, after: int = 0) -> Reader:
         """A place in a run's log, after event number `after`. Close it.
@@ -112,6 +135,9 @@ class Runs:
         return self._stored_reader(await self._table.get(principal, run_id), after)
 
     def _stored_reader(self, record: RunRecord, after: int) -> StoredReader:
+        if record.reason == SERVER_STOPPED and after >= record.last_seq > 0:
+            # It has seen events that were lost with the server. Their numbers were given again, also that of the end.
+            after = record.last_seq - 1
         return StoredReader(self._table, self._tail, record, after)
 
     async def stop(self, principal: Principal, run_id: str) -> RunRecord:
@@ -121,7 +147,7 @@ class Runs:
         Raises:
             NotFound: there is no such run, or it is somebody else's.
         """
-        record = await self._table.get(principal, run_id)
+        record = await self.get(principal, run_id)
         run = self._live.get(run_id)
         if run is not None:
             run.stop.request("user")
@@ -174,9 +200,39 @@ class Runs:
     async def get(self, principal: Principal, run_id: str) -> RunRecord:
         """What is known of a run; of one that has said its last word, how it ended. Raises NotFound."""
         run = self._live.get(run_id)
+        if run is not None:
+            await asyncio.wait([run.begun])
         if run is not None and run.ended:
             await run.over.wait()
         return await self._table.get(principal, run_id)
+
+    async def approvals(self, principal: Principal, run_id: str | None = None) -> Sequence[Approval]:
+        """The calls that wait for somebody's consent, the oldest first: of a run, or of all."""
+        return await self._approvals.open(principal, run_id)
+
+    async def decide(
+        self, principal: Principal, run_id: str, call_id: str, digest: str, decision: Decision
+    ) -> Approval:
+        """Decides a call that waits, in whatever worker its run lives.
+
+        Raises:
+            NotFound: there is no such call, or it is somebody else's.
+            Conflict: the digest is not that of the call, or it was decided, or it waits no longer.
+        """
+        decided = await self._approvals.decide(principal, run_id, call_id, digest, decision)
+        if run_id in self._live:
+            self._live[run_id].approvals.wake()
+        return decided
+
+    async def idle(self) -> None:
+        """Waits until no turn is under way in this worker. One that only waits for consent is left to another."""
+        while self._live:
+            for run in self._live.values():
+                if run.approvals.nothing_else:
+                    run.stop.request(SERVER_STOPPED)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await next(iter(self._live.values())).over.wait()
 
     async def close(self) -> None:
         """Ends all runs of this worker, with their text stored, and waits for their hooks. Its jobs are free then."""
@@ -184,6 +240,8 @@ class Runs:
             run.stop.request(SERVER_STOPPED)
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._heeding is not None:
+            self._heeding.cancel()
         await self._tail.close()
         await self._jobs.release(self.worker)
 
@@ -209,10 +267,11 @@ class Runs:
                 logger.error("the upkeep of runs failed: %s", error)  # noqa: TRY400  the error says it all
 
     async def clean_up(self, presence: Presence) -> bool:
-        """Closes the runs of dead workers, unless that is another worker's job now. Gives whether it is this one's."""
+        """Closes the runs whose lease has run out, unless that is another worker's job now, and in any case those of
+        workers that are seen to be dead. Gives whether the job is this worker's."""
         dead = presence.dead()
         mine = await self._jobs.claim("clean_up", self.worker, lease(), dead)
-        if mine:
+        if mine or dead:
             await self.recover(dead)
             presence.forget(dead)
         return mine
@@ -221,16 +280,35 @@ class Runs:
         """Closes the runs whose lease has run out, or whose worker is known to be dead. Gives their number."""
         records = await self._table.claim_expired(self.worker, datetime.now(UTC), lease(), dead_workers)
         for record in records:
-            await close_abandoned(self._database, record)
+            if record.state != "waiting" or not await self._go_on(record):
+                await close_abandoned(self._database, record)
         if records:
             await self._table.forget(self.worker)
         return len(records)
 
+    async def _go_on(self, record: RunRecord) -> bool:
+        """Goes on with a run that waits for somebody's consent, if that is possible."""
+        waiting = await take_over(self._database, record)
+        if waiting is None:
+            return False
+        run = Run(waiting.paused.turn, Approvals(self._approvals), strict=self._strict, grace=None)
+        run.begun = asyncio.get_running_loop().create_future()
+        run.begun.set_result(waiting.begun)
+        run.take_up(waiting.events)
+        self._launch(run, go_on(waiting, run, self._database, self._plugins))
+        return True
+
     async def _heed_signals(self) -> None:
-        """While there are runs, does what other workers ask of them."""
+        """While there are runs, does what other workers ask of them. Whoever writes the log sees signals in passing."""
+        seen = self._log.signalled
         try:
             while self._live:
-                await asyncio.sleep(SIGNAL_INTERVAL)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SIGNAL_INTERVAL):
+                        await seen.wait()
+                if not seen.is_set() and time.monotonic() - self._log.looked_at < SIGNAL_INTERVAL:
+                    continue
+                seen.clear()
                 try:
                     for run_id, signal, until in await self._table.signals(self.worker):
                         if run_id in self._live:
@@ -243,52 +321,60 @@ class Runs:
     # --- one run ------------------------------------------------------------------------------------------------------
 
     def _append(self, run: Run, events: Sequence[Event]) -> None:
+        self.counts.events += len(events)
+        if run.silent_since is not None and events and isinstance(events[0], ModelEvent):
+            self.counts.spoke(run.turn, time.monotonic() - run.silent_since)
+            run.silent_since = None
         run.append(events)
-        self._log.touch(run)
+        if run.begun.done():
+            self._log.touch(run)
 
     def _began(self, run: Run, begun: asyncio.Future[Begun]) -> None:
-        if not begun.cancelled() and begun.exception() is None:
-            self._tell_start(run, begun.result())
+        """From here on the log has a row to belong to; or the answer has no place, and goes no further."""
+        if begun.cancelled() or begun.exception() is not None:
+            run.stop.request(NOT_STORED)
+        else:
+            self._tell_start(run)
+            self._log.touch(run)
 
-    def _tell_start(self, run: Run, begun: Begun) -> None:
-        """The first event, whoever comes first: the one that waits for the row, or the model's first word."""
+    def _tell_start(self, run: Run) -> None:
+        """The first event, whichever comes first: the turn is stored, or the model says something."""
         if not run.events:
-            self._append(run, [RunStarted(run.turn.id, run.turn.conversation_id, begun.created)])
+            self._append(run, [RunStarted(run.turn.id, run.turn.conversation_id, run.new_conversation)])
 
-    async def _generate(self, run: Run, provider: Provider) -> None:
-        """The task of a run: from the first call of the model to the `finish_turn` hooks."""
+    async def _generate(self, run: Run, turn: AsyncGenerator[Sequence[Event], None]) -> None:
+        """The task of a run: from the first call of the model to the `finish_turn` hooks, which are not called where
+        another worker goes on with it."""
         logs.place.set(logs.Place(run=run.turn.id))
-        usage: JsonObject | None = None
-        ended = RunEnded("failed", "internal")
+        paused_at = 0
         try:
-            async with aclosing(
-                run_turn(run.turn, provider, self._conversations, run.until_begun, run.stop)
-            ) as batches:
+            async with aclosing(turn) as batches:
                 async for events in batches:
-                    self._tell_start(run, await run.until_begun())
-                    for event in events:
-                        match event:
-                            case MessageStored():
-                                run.messages.append(event.message)
-                            case Usage():
-                                usage = event.usage
-                            case RunEnded():
-                                ended = event
+                    if run.stop.reason == NOT_STORED:
+                        await run.begun  # raises what was in the way
+                    if not run.events:
+                        self._tell_start(run)
                     self._append(run, events)
+                    if len(run.events) - paused_at > LONGEST_BREATH:
+                        paused_at = len(run.events)
+                        await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001  the run's boundary: readers and the database must learn of its end
-            self._append(run, [_told(run, error), ended])
+            reason = error.code if isinstance(error, ChatcoreError) else "internal"
+            self._append(run, [_told(run, error), RunEnded("failed", reason)])
+        ended = run.ending
         await self._end(run, ended)
-        await self._plugins.finish(
-            run.turn,
-            TurnResult(state=ended.state, reason=ended.reason, messages=tuple(run.messages), usage=usage),
-        )
+        if ended is not None:
+            self.counts.end(ended, run.messages)
+            result = TurnResult(state=ended.state, reason=ended.reason, messages=tuple(run.messages), usage=run.usage)
+            await self._plugins.finish(run.turn, result)
 
-    async def _end(self, run: Run, ended: RunEnded) -> None:
+    async def _end(self, run: Run, ended: RunEnded | None) -> None:
         try:
             await self._log.finish(run, ended)
         except ChatcoreError as error:
             # The row stays as it is: its lease runs out and recovery closes it when the database can be written again.
             logger.error("run %s has ended and could not be closed: %s", run.turn.id, error)  # noqa: TRY400
+            run.give_up_durability()
         finally:
             self._leave(run)
 
@@ -299,6 +385,13 @@ class Runs:
         if not self._by_conversation[place]:
             del self._by_conversation[place]
         run.over.set()
+
+
+async def _begin_soon(run: Run, begin: Callable[[], Awaitable[Begun]]) -> Begun:
+    """Stores a turn when the model begins to speak, or has let a moment pass: until then the request to it is prepared
+    and sent, and the database's thread would be in the way."""
+    await run.wait_for_events(BEGIN_DELAY)
+    return await begin()
 
 
 def _gives_way(run: Run) -> bool:
@@ -315,6 +408,8 @@ def _heed(run: Run, signal: Signal, until: datetime) -> None:
             run.stop.request("disconnected")
         case "reader":
             run.read_elsewhere(until)
+        case "decided":
+            run.approvals.wake()
 
 
 async def _ended(reader: Reader) -> None:

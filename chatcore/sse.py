@@ -34,7 +34,7 @@ class Parser:
     stream asked for, in milliseconds.
     """
 
-    def __init__(self, *, limit: int = 32 * MEBIBYTE, total: int = 1024 * MEBIBYTE) -> None:
+    def __init__(self, *, limit: int = 32 * MEBIBYTE, total: int = 256 * MEBIBYTE) -> None:
         self.comments = 0
         self.retry: int | None = None
         self._limit = limit

@@ -1,12 +1,13 @@
 """Responses that stream: one wrapper for all of them.
 
-Quart and hypercorn leave four things to whoever streams: no time-out of the response, a truly suspended generator (a
+Quart and hypercorn leave five things to whoever streams: no time-out of the response, a truly suspended generator (a
 client that resets the connection would otherwise freeze the worker), a word at least every 15 s so that no proxy takes
-the stream for dead, and an end when the server stops.
+the stream for dead, an end when the client takes nothing any more, and an end when the server stops.
 """
 
 import asyncio
 import logging
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from quart import Response
@@ -14,16 +15,19 @@ from quart.typing import ResponseTypes
 from quart.wrappers.response import IterableBody
 
 from chatcore import wire
-from chatcore.errors import ChatcoreError
+from chatcore.errors import ChatcoreError, Overloaded
 from chatcore.readers import Reader
+from chatcore.stop import SERVER_STOPPED, Stop
 from chatcore.types import Event
 
 logger = logging.getLogger(__name__)
 
 BEAT = 5.0
-"""Seconds between two looks at whether a stream has been silent."""
+"""Seconds between two looks at whether a stream has been silent, or its client."""
 SILENCE = 10.0
 """Seconds of silence after which a comment is sent, at the next look: so at most 15 s after the last word."""
+STALLED = 60.0
+"""Seconds after which a client that takes nothing of what it is sent is let go, at the next look."""
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -35,19 +39,40 @@ SHUTDOWN_FRAME = (
     b'retry: 1000\nevent: shutdown\ndata: {"message":"The server restarts; resume with Last-Event-ID."}\n\n'
 )
 
+FAILED_FRAME = b'event: error\ndata: {"error":"The stream failed; the server\'s log says why.","type":"internal"}\n\n'
+
 
 class Streams:
     """The streams that are open in this worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        """`limit` is how many there may be."""
         self.draining = False
+        self._limit = limit
         self._readers: set[Reader] = set()
+        self._stops: set[Stop] = set()
+
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._readers)
+
+    def admit(self) -> None:
+        """Lets one more in.
+
+        Raises:
+            Overloaded: there are too many.
+        """
+        if self.count >= self._limit:
+            raise Overloaded(f"{self._limit} streams are open, which is the limit", hint="raise max_streams")
 
     def drain(self) -> None:
-        """Ends every stream with a frame that tells its client to come back. The runs go on."""
+        """Ends every stream: those that follow runs, which go on, with a frame that tells the client to come back."""
         self.draining = True
         for reader in self._readers:
             reader.wake()
+        for stop in self._stops:
+            stop.request(SERVER_STOPPED)
 
     def respond(
         self, reader: Reader, render: Callable[[int, Sequence[Event]], bytes], *, greeting: bytes = b""
@@ -60,28 +85,25 @@ class Streams:
             self._frames(reader, render, greeting), headers={**HEADERS, "Chatcore-Run-Id": reader.run_id}
         )
         response.timeout = None
+        self._readers.add(reader)
+        weakref.finalize(response, self._readers.discard, reader)  # if the client goes before the first frame
         return response
 
     async def _frames(
         self, reader: Reader, render: Callable[[int, Sequence[Event]], bytes], greeting: bytes
     ) -> AsyncIterator[bytes]:
-        loop = asyncio.get_running_loop()
-        heartbeat = _Heartbeat(reader)
-        spoken = loop.time()
-        self._readers.add(reader)
+        pulse = _Pulse(reader.wake)
         reader.open()
         try:
             if greeting:
                 yield greeting
             while not self.draining:
                 batch = await reader.next()
-                if batch is None:
-                    frames = b": ping\n\n" if loop.time() - spoken >= SILENCE else b""
-                else:
-                    frames = render(*batch)
+                frames = pulse.ping() if batch is None else render(*batch)
                 if frames:
-                    spoken = loop.time()
+                    pulse.sending()
                     yield frames
+                    pulse.sent()
             yield SHUTDOWN_FRAME
         except StopAsyncIteration:
             return
@@ -90,21 +112,89 @@ class Streams:
             yield b"event: error\ndata: %b\n\n" % wire.dumps(told)
         finally:
             self._readers.discard(reader)
-            heartbeat.stop()
+            pulse.stop()
             reader.close()
 
+    def tame(self, response: ResponseTypes, blame: str) -> ResponseTypes:
+        """Makes the streaming response of any route, a plugin's included, safe for the worker; gives it back.
 
-class _Heartbeat:
-    """Wakes a reader often enough for a comment to be sent in time; costs nothing for each event."""
+        `blame` is who made it, for the log.
+        """
+        if isinstance(response, StreamResponse) or not isinstance(response, Response):
+            return response
+        if isinstance(response.response, IterableBody):
+            speaks_sse = response.mimetype == "text/event-stream"
+            response.response = IterableBody(self._tamed(response.response, speaks_sse=speaks_sse, blame=blame))
+            response.timeout = None
+        return response
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._beat(first=True)
+    async def _tamed(self, body: IterableBody, *, speaks_sse: bool, blame: str) -> AsyncIterator[bytes]:
+        pulse, stop = _Pulse(lambda: None), Stop()
+        if speaks_sse:  # anything else, such as a file, has an end of its own
+            self._stops.add(stop)
+        try:
+            async with body as chunks:
+                pending = aiter(chunks)
+                while (chunk := await _next(pending, stop)) is not None:
+                    pulse.sending()
+                    yield chunk
+                    pulse.sent()
+                    # A generator that never awaits would otherwise run on for a client that has gone, and freeze us.
+                    await asyncio.sleep(0)
+        except Exception:
+            if not speaks_sse:
+                raise
+            # The stream's boundary: its status is long sent, so that only a frame can still tell the client.
+            logger.exception("%s: a stream broke off", blame)
+            yield FAILED_FRAME
+        finally:
+            self._stops.discard(stop)
+            pulse.stop()
 
-    def _beat(self, *, first: bool = False) -> None:
-        self._timer = asyncio.get_running_loop().call_later(BEAT, self._beat)
-        if not first:
-            self._reader.wake()
+
+async def _next(chunks: AsyncIterator[bytes], stop: Stop) -> bytes | None:
+    """The next chunk; None if there is none any more, or if there shall be none."""
+    chunk = None
+    async with stop.interrupts():
+        chunk = await anext(chunks, None)
+    return chunk
+
+
+class _Pulse:
+    """One timer for a stream. To be made in the task that sends it, and stopped.
+
+    `wake` is called often enough for a comment to be sent in time. A client that takes nothing is let go by cancelling
+    the task: it waits for the connection, where no generator can help it.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._wake = wake
+        self._spoken = self._loop.time()
+        self._is_sending = False
+        self._timer = self._loop.call_later(BEAT, self._beat)
+
+    def _beat(self) -> None:
+        self._timer = self._loop.call_later(BEAT, self._beat)
+        if not self._is_sending:
+            self._wake()
+        elif self._loop.time() - self._spoken >= STALLED and self._task is not None:
+            logger.info("a stream has ended: its client has taken nothing for %d s", STALLED)
+            self._task.cancel()
+
+    def sending(self) -> None:
+        """Says that something is being sent."""
+        self._spoken = self._loop.time()
+        self._is_sending = True
+
+    def sent(self) -> None:
+        """Says that there is room for more."""
+        self._is_sending = False
+
+    def ping(self) -> bytes:
+        """A comment if nothing was sent for too long, else nothing."""
+        return b": ping\n\n" if self._loop.time() - self._spoken >= SILENCE else b""
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -112,32 +202,3 @@ class _Heartbeat:
 
 class StreamResponse(Response):
     """The response that `Streams` makes, which needs no taming."""
-
-
-def tame(response: ResponseTypes, blame: str) -> ResponseTypes:
-    """Makes the streaming response of any route, a plugin's included, safe for the worker; gives it back.
-
-    `blame` is who made it, for the log.
-    """
-    if isinstance(response, StreamResponse) or not isinstance(response, Response):
-        return response
-    if isinstance(response.response, IterableBody):
-        speaks_sse = response.mimetype == "text/event-stream"
-        response.response = IterableBody(_tamed(response.response, speaks_sse=speaks_sse, blame=blame))
-        response.timeout = None
-    return response
-
-
-async def _tamed(body: IterableBody, *, speaks_sse: bool, blame: str) -> AsyncIterator[bytes]:
-    try:
-        async with body as chunks:
-            async for chunk in chunks:
-                yield chunk
-                # A generator that never awaits would otherwise run on for a client that has gone, and freeze us.
-                await asyncio.sleep(0)
-    except Exception:
-        if not speaks_sse:
-            raise
-        # The stream's boundary: its status is long sent, so that only a frame can still tell the client.
-        logger.exception("%s: a stream broke off", blame)
-        yield b'event: error\ndata: {"error":"The stream failed; the server\'s log says why.","type":"internal"}\n\n'

@@ -3,9 +3,11 @@
 `Tool.of(function)` makes a tool from an ordinary typed coroutine function.
 """
 
+import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Self, TypeAlias
+from functools import cached_property
+from typing import Any, Literal, Self, TypeAlias
 
 import attrs
 
@@ -14,6 +16,9 @@ from chatcore.errors import RequestError, ToolFailed
 
 JsonObject: TypeAlias = Mapping[str, Any]
 """A JSON object, kept as it came. Never changed in place."""
+
+Policy: TypeAlias = Literal["allow", "ask", "deny"]
+"""What becomes of a tool's calls: they are run, or after a person has consented to each, or never."""
 
 
 @attrs.frozen
@@ -58,7 +63,13 @@ class Tool:
 
     `name` has at most 64 letters, digits, `_` or `-` (OpenRouter's rule, which the other APIs share).
     `parameters` is a JSON Schema of type object. `timeout` is in seconds; None takes the turn's limit.
-    `read_only` and `destructive` are hints to whoever decides whether a call needs a person's consent.
+
+    What it does to the world: `read_only`, it changes nothing; `destructive`, it may take away or overwrite something;
+    `idempotent`, doing it twice is as doing it once; `open_world`, it reaches what is not the server's own. Where the
+    configuration says nothing else, a call of a destructive tool needs a person's consent.
+
+    `source` is the tool source that it comes from, which the registry notes, or the part of it that the source names
+    (`SOURCE/PART`); None for a plugin's own tool.
     """
 
     name: str = attrs.field(validator=attrs.validators.matches_re(r"[A-Za-z0-9_-]{1,64}"))
@@ -68,6 +79,25 @@ class Tool:
     timeout: float | None = None
     read_only: bool = False
     destructive: bool = False
+    idempotent: bool = False
+    open_world: bool = False
+    source: str | None = attrs.field(default=None, eq=False)
+
+    @property
+    def definition(self) -> JsonObject:
+        """What the tool says of itself, as JSON: what its trust depends on."""
+        hints = ("read_only", "destructive", "idempotent", "open_world")
+        return {
+            "name": self.name,
+            "description": self.description,
+            "parameters": self.parameters,
+            **{hint: True for hint in hints if getattr(self, hint)},
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the definition: tools with the same one say the same of themselves."""
+        return hashlib.sha256(wire.canonical(self.definition)).hexdigest()
 
     @classmethod
     def of(
@@ -78,6 +108,8 @@ class Tool:
         timeout: float | None = None,
         read_only: bool = False,
         destructive: bool = False,
+        idempotent: bool = False,
+        open_world: bool = False,
     ) -> Self:
         """A tool from a typed coroutine function.
 
@@ -99,6 +131,8 @@ class Tool:
             timeout=timeout,
             read_only=read_only,
             destructive=destructive,
+            idempotent=idempotent,
+            open_world=open_world,
         )
 
 

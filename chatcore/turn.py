@@ -5,24 +5,28 @@ before it tells of it. At each moment the stored conversation is one that a mode
 is stored together with a place for each tool's answer, which says that the outcome is unknown until it is known.
 """
 
-import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
 
 import attrs
 
 from chatcore import wire
 from chatcore.answer import Answer
+from chatcore.approvals import Approvals
 from chatcore.database import Begun, Conversations, NewMessage
-from chatcore.errors import ChatcoreError, ProviderError, ProviderRefused, RequestError, StreamBroken, ToolFailed
+from chatcore.errors import ChatcoreError, DatabaseError, ProviderError, ProviderRefused, StreamBroken
+from chatcore.paused import REPEATS, Paused, Tally
 from chatcore.protocols import Provider
-from chatcore.tools import Invocation, JsonObject, Tool, ToolCall, ToolResult
+from chatcore.stop import LOG_FAILED, SERVER_STOPPED, Stop
+from chatcore.toolcalls import UNKNOWN_OUTCOME, ToolCalls
+from chatcore.tools import JsonObject, Tool, ToolCall
 from chatcore.types import (
     Attachment,
     Event,
     Failed,
     Finish,
+    Limits,
     Message,
     MessageStored,
     ModelRequest,
@@ -30,44 +34,8 @@ from chatcore.types import (
     RunEnded,
     RunState,
     StoredMessage,
-    ToolFinished,
-    ToolStarted,
     Turn,
 )
-
-SERVER_STOPPED = "server_stopped"
-"""The reason of a stop that nobody asked for: the answer counts as broken off."""
-
-UNKNOWN_OUTCOME = "The outcome of this tool call is unknown: the server stopped while it ran. It was not repeated."
-
-
-class Stop:
-    """Ends a running turn from outside. The turn stores what it has and comes to its end."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-        self._scope: asyncio.Timeout | None = None
-
-    def request(self, reason: str) -> None:
-        """Stops the turn; the first reason counts. `reason` is a short name such as `user` or `disconnected`."""
-        if self.reason is None:
-            self.reason = reason
-            if self._scope is not None:
-                self._scope.reschedule(0)
-
-    @asynccontextmanager
-    async def interrupts(self) -> AsyncIterator[None]:
-        """A block that ends, without an error, when the stop is requested. Check `reason` after it."""
-        scope = asyncio.timeout(None if self.reason is None else 0)
-        try:
-            async with scope:
-                self._scope = scope
-                yield
-        except TimeoutError:
-            if not scope.expired():
-                raise
-        finally:
-            self._scope = None
 
 
 @attrs.frozen
@@ -80,6 +48,15 @@ class _Ending:
     event: Event | None = None
 
 
+@attrs.frozen
+class Resumed:
+    """Where to go on with a turn that waited: with the calls of its last answer, which is stored, with their places, as
+    `stored`."""
+
+    tally: Tally
+    stored: Sequence[StoredMessage]
+
+
 @attrs.define
 class _Work:
     """What changes while a turn goes on."""
@@ -88,21 +65,29 @@ class _Work:
     provider: Provider
     conversations: Conversations
     begun: Callable[[], Awaitable[Begun]]
+    approvals: Approvals
     stop: Stop
     history: list[Message]
     tools: tuple[Tool, ...]
     may_drop_tools: bool
+    tally: Tally
     last_id: int | None = None
     images: list[JsonObject] = attrs.field(factory=list)
-    errors_in_a_row: int = 0
-    attempts: Counter[str] = attrs.field(factory=Counter)
-    cost: float = 0.0
+    failure: ProviderError | None = None
+    over: bool = False
 
 
 async def run_turn(
-    turn: Turn, provider: Provider, conversations: Conversations, begun: Callable[[], Awaitable[Begun]], stop: Stop
+    turn: Turn,
+    provider: Provider,
+    conversations: Conversations,
+    begun: Callable[[], Awaitable[Begun]],
+    approvals: Approvals,
+    stop: Stop,
+    resumed: Resumed | None = None,
 ) -> AsyncGenerator[Sequence[Event], None]:
-    """Answers a turn. The last event is `RunEnded`, whatever happens to the model or its tools.
+    """Answers a turn. The last event is `RunEnded`, whatever happens to the model or its tools; only where the server
+    stops while calls wait for somebody's consent there is none, and another worker goes on with it, `resumed`.
 
     `begun` gives what is stored of the turn, once it is: the answer hangs on the last message of its path.
 
@@ -115,52 +100,84 @@ async def run_turn(
         provider=provider,
         conversations=conversations,
         begun=begun,
+        approvals=approvals,
         stop=stop,
         history=list(turn.history),
         tools=() if tool_choice == "none" else tuple(turn.tools.values()),
         may_drop_tools=tool_choice in (None, "auto"),
+        tally=Tally() if resumed is None else resumed.tally,
     )
-    for hop in range(1, turn.limits.hops + 1):
+    if resumed is not None:
+        work.last_id = resumed.stored[-1].id
+        async with aclosing(_run_tools(work, resumed.stored, begun=True)) as batches:
+            async for events in batches:
+                yield events
+    while not work.over:
+        work.tally.hops += 1
         answer = Answer()
-        failure: ProviderError | None = None
         if images := _take_images(work):
             answer.add(images)
             yield images
-        try:
-            async with stop.interrupts(), aclosing(_ask(work, answer)) as batches:
-                async for events in batches:
-                    yield events
-        except ProviderError as error:
-            failure = error
-        ending = _ending(work, answer, failure, hop)
+        async with stop.interrupts(), aclosing(_ask(work, answer)) as batches:
+            async for events in batches:
+                yield events
+        ending = _ending(work, answer)
         stored = await _store_answer(work, answer, ending)
-        yield [MessageStored(message) for message in stored[:1]]
-        if ending is None:
-            async with aclosing(_run_tools(work, stored)) as batches:
-                async for events in batches:
-                    yield events
-            ending = _ending_after_tools(work)
+        if stored:
+            yield [MessageStored(stored[0])]
         if ending is not None:
-            yield [*([ending.event] if ending.event else []), RunEnded(ending.state, ending.reason)]
+            yield _end(work, ending)
             return
+        async with aclosing(_run_tools(work, stored)) as batches:
+            async for events in batches:
+                yield events
 
 
 async def _ask(work: _Work, answer: Answer) -> AsyncGenerator[Sequence[Event], None]:
-    """One call of the model; asks once more without tools if it refuses them."""
+    """One call of the model, and one more without tools if it refuses them. A failure is noted."""
     try:
         async with aclosing(_stream(work, answer)) as batches:
             async for events in batches:
                 yield events
-    except ProviderRefused as error:
+    except ProviderError as error:
         if not (work.tools and work.may_drop_tools and answer.empty and _refuses_tools(error)):
-            raise
+            work.failure = error
+            return
     else:
         return
     work.tools = ()
     yield [Notice("tools_unsupported", f"{work.turn.model} does not support tools; asking again without them.")]
-    async with aclosing(_stream(work, answer)) as batches:
+    async with aclosing(_ask(work, answer)) as batches:
         async for events in batches:
             yield events
+
+
+async def _run_tools(
+    work: _Work, stored: Sequence[StoredMessage], *, begun: bool = False
+) -> AsyncGenerator[Sequence[Event], None]:
+    """Runs the tools that an answer asks for. `begun`: another worker has begun that."""
+    calls = ToolCalls(work.turn, work.tools, work.stop, work.conversations, work.approvals, work.tally)
+    running = calls.go_on(stored) if begun else calls.run(stored, partial(_paused, work, stored))
+    async with aclosing(running) as batches:
+        async for events in batches:
+            yield events
+    work.history += calls.answers
+    work.images = calls.images
+    if calls.left_waiting:
+        work.over = True
+    elif ending := _ending_after_tools(work):
+        yield _end(work, ending)
+
+
+def _paused(work: _Work, stored: Sequence[StoredMessage]) -> JsonObject:
+    """What another worker needs to go on from here."""
+    paused: JsonObject = wire.unstructure(Paused.of(work.turn, work.history, work.tally, stored[0].id))
+    return paused
+
+
+def _end(work: _Work, ending: _Ending) -> list[Event]:
+    work.over = True
+    return [*([ending.event] if ending.event else []), RunEnded(ending.state, ending.reason)]
 
 
 async def _stream(work: _Work, answer: Answer) -> AsyncGenerator[Sequence[Event], None]:
@@ -193,49 +210,59 @@ def _request(work: _Work) -> ModelRequest:
     )
 
 
-def _refuses_tools(error: ProviderRefused) -> bool:
+def _refuses_tools(error: ProviderError) -> bool:
     # OpenRouter answers 404 "No endpoints found that support tool use"; there is no code for it.
-    return error.upstream_status == 404 and "tool" in error.message.lower()
+    return isinstance(error, ProviderRefused) and error.upstream_status == 404 and "tool" in error.message.lower()
 
 
-def _ending(work: _Work, answer: Answer, failure: ProviderError | None, hop: int) -> _Ending | None:
+def _ending(work: _Work, answer: Answer) -> _Ending | None:
     """Why the turn ends with this answer, or None if tools are to be run and the model asked again."""
-    limits = work.turn.limits
-    work.cost += float((answer.usage or {}).get("cost") or 0)
-    if failure is not None:
-        broken = isinstance(failure, StreamBroken) and not answer.empty
-        return _Ending("incomplete" if broken else "failed", failure.code, event=failed(failure))
+    work.tally.cost += answer.cost
+    if work.failure is not None:
+        broken = isinstance(work.failure, StreamBroken) and not answer.empty
+        return _Ending("incomplete" if broken else "failed", work.failure.code, event=failed(work.failure))
     if work.stop.reason is not None:
         return _stopped(work.stop.reason)
     if answer.finish_reason is None:
         return _Ending("incomplete", "no_finish_reason")
     if not answer.tool_calls:
         return _Ending("completed", answer.finish_reason)
-    if hop >= limits.hops:
-        text = f"Paused after {hop} calls of the model. Say 'continue' to go on."
-        notice = Notice("hop_limit", text, {"hop_count": hop, "limit": limits.hops})
-        return _Ending("incomplete", "hop_limit", not_run=f"This tool was not run. {text}", event=notice)
-    if limits.cost is not None and work.cost >= limits.cost:
-        text = f"Paused: this turn has cost ${work.cost:.4f}, the limit is ${limits.cost:.4f}."
-        notice = Notice("cost_limit", text, {"cost": work.cost, "limit": limits.cost})
-        return _Ending("incomplete", "cost_limit", not_run=f"This tool was not run. {text}", event=notice)
+    return _limit_reached(work.tally, work.turn.limits, answer.tool_calls)
+
+
+def _limit_reached(tally: Tally, limits: Limits, calls: Sequence[ToolCall]) -> _Ending | None:
+    """The ending of a turn that would go on with these calls, and may not."""
+    if tally.hops >= limits.hops:
+        text = f"Paused after {tally.hops} calls of the model."
+        return _pause("hop_limit", text, {"hop_count": tally.hops, "limit": limits.hops})
+    if limits.cost is not None and tally.cost >= limits.cost:
+        text = f"Paused: this turn has cost ${tally.cost:.4f}, the limit is ${limits.cost:.4f}."
+        return _pause("cost_limit", text, {"cost": tally.cost, "limit": limits.cost})
+    if (call := tally.repeated(calls)) is not None:
+        text = f"Paused: the model has asked for {call.name} {REPEATS} times in a row, with the same arguments."
+        return _pause("repeated_call", text, {"tool": call.name, "limit": REPEATS})
     return None
+
+
+def _pause(reason: str, text: str, data: JsonObject) -> _Ending:
+    text = f"{text} Say 'continue' to go on."
+    return _Ending("incomplete", reason, not_run=f"This tool was not run. {text}", event=Notice(reason, text, data))
 
 
 def _stopped(reason: str) -> _Ending:
     state: RunState = "incomplete" if reason == SERVER_STOPPED else "stopped"
-    return _Ending(state, reason, not_run="This tool was not run: the answer was stopped.")
+    told = failed(DatabaseError("The answer was stopped: it could not be kept.")) if reason == LOG_FAILED else None
+    return _Ending(state, reason, not_run="This tool was not run: the answer was stopped.", event=told)
 
 
 def _ending_after_tools(work: _Work) -> _Ending | None:
     if work.stop.reason is not None:
         return _stopped(work.stop.reason)
-    count, limit = work.errors_in_a_row, work.turn.limits.tool_errors
+    count, limit = work.tally.errors_in_a_row, work.turn.limits.tool_errors
     if count < limit:
         return None
-    text = f"Paused: {count} tool calls in a row have failed. Say 'continue' to go on."
-    notice = Notice("tool_error_limit", text, {"tool_error_count": count, "limit": limit})
-    return _Ending("incomplete", "tool_error_limit", event=notice)
+    text = f"Paused: {count} tool calls in a row have failed."
+    return _pause("tool_error_limit", text, {"tool_error_count": count, "limit": limit})
 
 
 def failed(error: ChatcoreError) -> Failed:
@@ -321,111 +348,3 @@ def answer_messages(answer: Answer, origin: Origin, *, partial: bool, not_run: s
         for call in message.tool_calls
     ]
     return rows
-
-
-# --- tools ------------------------------------------------------------------------------------------------------------
-
-
-async def _run_tools(work: _Work, stored: Sequence[StoredMessage]) -> AsyncGenerator[Sequence[Event], None]:
-    """Runs all tools of an answer at once; yields each as it ends. A stop ends those that still run."""
-    assistant, *places = stored
-    calls = assistant.message.tool_calls
-    yield [ToolStarted(call) for call in calls]
-    tasks = {
-        asyncio.create_task(_run_tool(work, call)): (call, place) for call, place in zip(calls, places, strict=True)
-    }
-    answers: dict[str, Message] = {}
-    pending = set(tasks)
-    try:
-        while pending and work.stop.reason is None:
-            done: set[asyncio.Task[ToolResult]] = set()
-            async with work.stop.interrupts():
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                yield await _finish_tool(work, *tasks[task], task.result(), answers)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for call, place in tasks.values():
-        if call.id not in answers:
-            result = ToolResult(
-                "This tool was stopped before it had answered; what it did until then is unknown.", True
-            )
-            yield await _finish_tool(work, call, place, result, answers)
-    work.history.extend(answers[call.id] for call in calls)
-
-
-async def _finish_tool(
-    work: _Work, call: ToolCall, place: StoredMessage, result: ToolResult, answers: dict[str, Message]
-) -> list[Event]:
-    """Stores what a tool answered and counts it."""
-    stored = await work.conversations.finish_tool(
-        work.turn.principal, place.id, result.text, is_error=result.is_error, metadata={"parts": list(result.parts)}
-    )
-    answers[call.id] = stored.message
-    work.images.extend(result.parts)
-    work.errors_in_a_row = work.errors_in_a_row + 1 if result.is_error else 0
-    events: list[Event] = [ToolFinished(call, result, stored.id, stored.created_at)]
-    return events + _followup(work, call, result)
-
-
-def _followup(work: _Work, call: ToolCall, result: ToolResult) -> list[Event]:
-    """The notice that a tool came back without what it was asked for."""
-    if not result.is_error and (result.text or result.parts):
-        return []
-    work.attempts[call.name] += 1
-    reason = "tool_error" if result.is_error else "empty_result"
-    data = {
-        "tool": call.name,
-        "reason": reason,
-        "attempt": work.attempts[call.name],
-        "confirmation_required": True,
-    }
-    return [Notice("tool_followup_required", result.text or f"{call.name} gave an empty result.", data)]
-
-
-async def _run_tool(work: _Work, call: ToolCall) -> ToolResult:
-    """Runs one tool. Whatever goes wrong is an answer that the model can read."""
-    tool = next((tool for tool in work.tools if tool.name == call.name), None)
-    if tool is None:
-        return ToolResult(f"There is no tool {call.name!r}. There are: {_names(work.tools)}.", True)
-    try:
-        arguments = _arguments(call)
-    except RequestError as error:
-        return ToolResult(f"The arguments of {call.name} are not a JSON object: {error}", True)
-    invocation = Invocation(
-        call=call,
-        arguments=arguments,
-        principal_id=work.turn.principal.id,
-        conversation_id=work.turn.conversation_id,
-        run_id=work.turn.id,
-    )
-    limit = tool.timeout or work.turn.limits.tool_timeout
-    try:
-        async with asyncio.timeout(limit):
-            result = await tool.run(invocation)
-    except TimeoutError:
-        return ToolResult(f"{call.name} did not answer within {limit:g} seconds.", True)
-    except ToolFailed as error:
-        return ToolResult(error.message, True)
-    except Exception as error:  # noqa: BLE001  a tool is foreign code: its failure is an answer, not the turn's end
-        return ToolResult(f"{call.name} failed: {type(error).__name__}: {error}", True)
-    return attrs.evolve(result, text=_capped(result.text, work.turn.limits.tool_output))
-
-
-def _arguments(call: ToolCall) -> dict[str, object]:
-    value = wire.loads(call.arguments.encode()) if call.arguments.strip() else {}
-    if not isinstance(value, dict):
-        raise RequestError(f"got {call.arguments[:80]}")
-    return value
-
-
-def _capped(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    return f"{text[:limit]}\n[cut: the tool gave {len(text)} characters, the limit is {limit}]"
-
-
-def _names(tools: Sequence[Tool]) -> str:
-    return ", ".join(tool.name for tool in tools) or "none"

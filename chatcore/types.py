@@ -4,7 +4,7 @@ These are pure values: where they are stored and how a client sees them is decid
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -124,6 +124,7 @@ class Limits:
     tool_errors: int = 10
     tool_timeout: float = 120.0
     tool_output: int = 100_000
+    approval_timeout: float = 3600.0
     cost: float | None = None
 
 
@@ -133,6 +134,9 @@ class Turn:
 
     `history` is what the model is given: system prompt, earlier messages, the new ones. `tools` is a snapshot by name:
     what it holds may be called, nothing else. `metadata` is the request's own, never sent upstream.
+
+    After the hooks the operator's policy divides the tools: those in `asking` need a person's consent for each call,
+    which is asked for if the client `can_approve`; those in `withheld` were taken away, each for the reason given there.
     """
 
     id: str
@@ -146,6 +150,10 @@ class Turn:
     limits: Limits = attrs.field(factory=Limits)
     client_id: str | None = None
     metadata: JsonObject = attrs.field(factory=dict)
+    can_approve: bool = False
+    asking: frozenset[str] = frozenset()
+    withheld: Mapping[str, str] = attrs.field(factory=dict)
+    created_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
 
 
 @attrs.frozen(kw_only=True)
@@ -256,6 +264,20 @@ class MessageStored:
     message: StoredMessage
 
 
+@attrs.frozen(kw_only=True)
+class ApprovalRequested:
+    """A call waits for somebody's consent; it is not run before. The decision must repeat the `digest`.
+
+    `arguments` are those that the tool will be given.
+    """
+
+    call_id: str
+    tool: str
+    arguments: JsonObject
+    digest: str
+    expires_at: datetime
+
+
 @attrs.frozen
 class ToolStarted:
     """chatcore begins to run a tool. What the model said to ask for it is in the `ToolCall…` events before."""
@@ -277,8 +299,8 @@ class ToolFinished:
 class Notice:
     """Something that the user should know and the model did not say.
 
-    `kind` is one of: tools_unsupported, hop_limit, tool_error_limit, cost_limit, tool_followup_required, or a plugin's
-    own. `data` are its numbers and names.
+    `kind` is one of: tools_unsupported, hop_limit, tool_error_limit, cost_limit, repeated_call, approval_required,
+    tool_followup_required, or a plugin's own. `data` are its numbers and names.
     """
 
     kind: str
@@ -309,5 +331,15 @@ ModelEvent: TypeAlias = (
 )
 """What a provider may yield."""
 
-Event: TypeAlias = ModelEvent | RunStarted | MessageStored | ToolStarted | ToolFinished | Notice | Failed | RunEnded
+Event: TypeAlias = (
+    ModelEvent
+    | RunStarted
+    | MessageStored
+    | ApprovalRequested
+    | ToolStarted
+    | ToolFinished
+    | Notice
+    | Failed
+    | RunEnded
+)
 """Everything that a run's log may hold: a closed union, so that `match` can be checked for completeness."""

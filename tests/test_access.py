@@ -156,7 +156,8 @@ async def forgotten() -> str:
 @ROUTES.get("/own-headers")
 @public
 async def own_headers() -> Response:
-    return Response("", headers={"Referrer-Policy": "no-referrer", "Vary": "Accept"})
+    own = {"Referrer-Policy": "no-referrer", "Vary": "Accept", "Access-Control-Expose-Headers": "X-Own"}
+    return Response("", headers=own)
 
 
 @ROUTES.websocket("/ws")
@@ -493,6 +494,12 @@ async def test_errors_can_be_read_by_an_allowed_page() -> None:
     assert response.status_code == 401
     assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:5173"
     assert "Chatcore-Run-Id" in response.headers["Access-Control-Expose-Headers"]
+
+
+async def test_a_view_may_expose_more() -> None:
+    """What it names beside the headers that every answer exposes can be read, too."""
+    response = await client_of().get("/own-headers", headers={"Origin": "http://localhost:5173"})
+    assert response.headers["Access-Control-Expose-Headers"] == "Chatcore-Run-Id, Retry-After, X-Own"
 
 
 async def test_credentials_are_never_allowed() -> None:

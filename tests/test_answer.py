@@ -34,6 +34,21 @@ def details_of(*fragments: dict[str, Any]) -> Sequence[Any]:
     return answer_of(*(ReasoningDelta("", [fragment]) for fragment in fragments)).message().reasoning_details
 
 
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        ({"cost": 0.25}, 0.25),
+        ({"cost": "0.25"}, 0.25),
+        *(({"cost": said}, 0.0) for said in (None, "free", -1, [], {"usd": 1}, float("nan"), float("inf"))),
+        ({}, 0.0),
+    ],
+)
+def test_what_it_cost(usage: dict[str, Any], cost: float) -> None:
+    """Where the server says it in a number; what else it says does no harm."""
+    assert answer_of(Usage(usage)).cost == cost
+    assert Answer().cost == 0.0
+
+
 def test_everything_together() -> None:
     """Text and reasoning are joined, the rest is collected; usage and finish are beside the message."""
     finish = Finish("tool_calls", model="m", generation_id="gen-1")

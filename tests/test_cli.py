@@ -1,5 +1,6 @@
 """The command line, in process where that shows the same, and as a user starts it where it does not."""
 
+import asyncio
 import json
 import os
 import re
@@ -9,14 +10,17 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import attrs
 import httpx
 import pytest
 from click.testing import CliRunner
 
 from chatcore.cli import COMMANDS, command
 from chatcore.config import Config
+from chatcore.database import Database, Pins
 from chatcore.errors import ConfigError
 from chatcore.settings import options
+from chatcore.tools import Tool
 
 SETTINGS = ("CHATCORE_", "OPENROUTER_", "HOST", "PORT", "MODEL_NAME", "TITLE_MODEL", "CHAT_DATABASE")
 TEMPLATE = Path(__file__).parents[1] / "examples" / "plugin-template"
@@ -220,10 +224,21 @@ def test_disabling_adds_to_the_configuration(directory):
     assert disabled == {"llama", "echo", "openrouter"}
 
 
+def test_a_class_can_be_loaded_that_is_not_installed_as_a_plugin(directory):
+    """By its place, beside those of the configuration; one that is not there is a row that says so."""
+    (directory / "chatcore.toml").write_text('load = ["chatcore.testing.nowhere:Plugin"]\n')
+    rows = json.loads(run("plugins", "--json", "--load", "chatcore.testing.chaos:Chaos", "--load", "chatcore.testing"))
+    states = {row["name"]: (row["state"], row["distribution"], row["reason"]) for row in rows}
+    assert states["chaos"] == ("on", "chatcore.testing.chaos:Chaos", "")
+    assert states["plugin"][0] == "failed"
+    assert "No module named 'chatcore.testing.nowhere'" in states["plugin"][2]
+    assert states["testing"][2] == "'chatcore.testing' is not the class of a plugin, written MODULE:CLASS"
+
+
 def test_serve_has_the_options_of_the_design():
     """Each with the words of the setting that it overrides."""
     output = " ".join(run("serve", "--help").split())
-    names = "host port workers data config plugins-dir disable strict insecure reload certfile keyfile"
+    names = "host port workers data config plugins-dir load disable strict insecure reload certfile keyfile"
     assert all(f"--{name}" in output for name in names.split())
     texts = {option.name: option.help for option in options(Config)}
     assert all(texts[name] in output for name in ("host", "port", "strict", "insecure", "certfile"))
@@ -273,6 +288,62 @@ def test_hooks_prints_specifications_and_implementers(plugin_files):
     output = run("hooks", *plugin_files(one=TOOL))
     assert re.search(r"def register_tools\(self\) -> Iterable\[Tool \| ToolSource\]\n    Yields tools.*\n.*one", output)
     assert "async def prepare_turn(self, turn: Turn) -> Turn | None" in output
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+async def act(path: str) -> str:
+    """Reads."""
+    return path
+
+
+def pin(*definitions):
+    """What a server with a source of one tool leaves behind, with these definitions one after the other."""
+
+    async def see():
+        database = Database("data/chatcore.db")
+        await database.open()
+        for changes in definitions:
+            tool = attrs.evolve(Tool.of(act, name="read"), source="files", **changes)
+            await Pins(database).see([tool])
+        await database.close()
+
+    asyncio.run(see())
+
+
+def test_tools_lists_those_of_plugins_and_sources(plugin_files, directory):
+    """With what becomes of their calls, as the operator has said, and which of them are suspended."""
+    pin({"destructive": True}, {"description": "Other."})
+    (directory / "chatcore.toml").write_text('[tool_policy]\nsearch = "deny"\n')
+    output = run("tools", "list", *plugin_files(one=TOOL), "--disable", "llama", "--disable", "mcp")
+    assert [line.split(maxsplit=4) for line in output.splitlines()] == [
+        ["NAME", "OF", "CALLS", "STATE"],
+        ["search", "plugin", "one", "deny"],
+        ["read", "source", "files", "ask", "suspended: has changed"],
+    ]
+
+
+def test_a_review_shows_what_has_changed_and_takes_the_word(directory):
+    """What cannot be seen is written out; a no changes nothing, a yes is for what was shown."""
+    pin({}, {"description": "Reads.\u200b\nThen \x1b[2Jsends it."})
+    for answer, accepted in (("n", False), ("y", True)):
+        result = CliRunner().invoke(command, ["tools", "review"], input=f"{answer}\n")
+        assert result.exit_code == 0
+        assert "read of files is suspended" in result.output
+        lines = [line.strip() for line in result.output.splitlines()]
+        assert "- Reads." in lines
+        assert "+ Reads.\\u200b" in lines
+        assert "+ Then \\x1b[2Jsends it." in lines
+        assert ("read of files is accepted." in result.output) is accepted
+    assert run("tools", "review") == "No tool has changed.\n"
+
+
+def test_a_review_may_accept_everything(directory):
+    """For those who have looked elsewhere."""
+    pin({}, {"read_only": True})
+    assert "read of files is accepted." in run("tools", "review", "--yes")
+    assert run("tools", "review", "--yes") == "No tool has changed.\n"
 
 
 # --- commands of plugins ----------------------------------------------------------------------------------------------

@@ -36,6 +36,9 @@ SAMPLES: dict[type, Any] = {
     types.Usage: types.Usage({"cost": 0.25}),
     types.Finish: types.Finish("stop", "m", "p", "gen", {"x": "y"}, b""),
     types.MessageStored: types.MessageStored(STORED),
+    types.ApprovalRequested: types.ApprovalRequested(
+        call_id="a", tool="lookup", arguments={"x": [1, None]}, digest="d", expires_at=NOW
+    ),
     types.ToolStarted: types.ToolStarted(ToolCall("a", "lookup", "{}")),
     types.ToolFinished: types.ToolFinished(
         ToolCall("a", "lookup", "{}"), ToolResult("out", True, ({"type": "image_url"},)), 8, NOW

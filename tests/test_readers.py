@@ -4,7 +4,9 @@ import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,9 +28,10 @@ from chatcore.wire import unstructure
 ANN = Principal("ann")
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(str(tmp_path / "chat.db"))
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    sqlite = request.param == "sqlite"
+    database = Database(str(tmp_path / "chat.db") if sqlite else request.getfixturevalue("postgres_url"))
     await database.open()
     yield database
     await database.close()
@@ -63,10 +66,14 @@ async def start(runs: Runs, *script: Step, run_id: str = "run", grace: float | N
     new = NewRun(
         id=run_id, worker=runs.worker, lease_until=lease(), model="m", format="chat", turn=unstructure(origin_of(turn))
     )
-    begun = Conversations(runs._database).begin(
-        ANN, conversation_id=turn.conversation_id, messages=[NewMessage(message=turn.history[0])], run=new
+    begin = partial(
+        Conversations(runs._database).begin,
+        ANN,
+        conversation_id=turn.conversation_id,
+        messages=[NewMessage(message=turn.history[0])],
+        run=new,
     )
-    run = runs.start(turn, ScriptedProvider(list(script)), begun, grace=grace)
+    run = runs.start(turn, ScriptedProvider(list(script)), begin, grace=grace)
     await run.begun
     return run
 
@@ -254,3 +261,28 @@ async def test_signals_of_the_past_are_swept(here: Runs, database: Database) -> 
     await table.signal(["run"], "reader", datetime.now(UTC) - timedelta(seconds=1))
     await table.prune(datetime.now(UTC) - timedelta(days=1))
     assert await table.signals("here") == ()
+
+
+async def test_a_reader_that_is_far_behind_gets_the_log_in_pieces(
+    here: Runs, there: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From memory, and from the database, of which it reads some rows at a time: what waits for one that reads slowly
+    is never long. Nothing is lost between the pieces."""
+    monkeypatch.setattr(readers, "ROWS", 3)
+    end = asyncio.Event()
+    run = await start(here, text(*["word "] * 6000), end)
+    while len(run.events) < 6000:
+        await asyncio.sleep(0)
+    behind = [await here.reader(ANN, "run"), await there.reader(ANN, "run")]
+    end.set()
+    await run.over.wait()
+    for reader in (*behind, await here.reader(ANN, "run")):
+        pieces = []
+        reader.open()
+        with suppress(StopAsyncIteration):
+            while True:
+                if batch := await reader.next():
+                    pieces.append(batch)
+        reader.close()
+        assert max(len(events) for _, events in pieces) <= 500
+        assert [event for _, events in pieces for event in events] == run.events

@@ -223,6 +223,21 @@ async def test_a_tools_time_is_charged_to_its_plugin():
     assert charge.seconds > 0
 
 
+def test_a_tool_is_the_same_one_for_as_long_as_its_plugin_gives_the_same():
+    """What is known of it need not be found out for every turn; it says which source it comes from."""
+    source = Source("s", [tool("a")])
+    registry = registry_of(contribution("tool source", source), contribution("tool", tool("b"), "beta"))
+    first = registry.tools()
+    assert {name: one.source for name, one in first.items()} == {"a": "s", "b": None}
+    again = registry.tools()
+    assert all(again[name] is one for name, one in first.items())
+    source.offered = [tool("a", "other")]
+    assert registry.tools()["a"] is not first["a"]
+    registry.remove("alpha")
+    registry.add([contribution("tool source", source)])
+    assert registry.tools()["a"] is not again["a"]
+
+
 # --- providers --------------------------------------------------------------------------------------------------------
 
 

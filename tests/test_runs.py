@@ -23,7 +23,18 @@ from chatcore.runs import Runs, lease
 from chatcore.testing.scripted import ScriptedProvider, Step, call, text
 from chatcore.tools import Tool
 from chatcore.turn import UNKNOWN_OUTCOME, origin_of
-from chatcore.types import LOCAL, Event, Message, MessageStored, Principal, RunEnded, RunStarted, TextDelta, Turn
+from chatcore.types import (
+    LOCAL,
+    Event,
+    Failed,
+    Message,
+    MessageStored,
+    Principal,
+    RunEnded,
+    RunStarted,
+    TextDelta,
+    Turn,
+)
 from chatcore.wire import unstructure
 
 ANN = Principal("ann")
@@ -64,7 +75,7 @@ class Bench:
     async def start(self, *scripts: list[Step], **options: Any) -> str:
         turn, begun = await self.begin()
         provider: Provider = ScriptedProvider(*scripts)
-        self.runs.start(turn, provider, ready(begun), **options)
+        self.runs.start(turn, provider, lambda: ready(begun), **options)
         return turn.id
 
     async def read(self, run_id: str, after: int = 0) -> list[Event]:
@@ -93,12 +104,13 @@ async def drain(reader: Reader) -> list[Event]:
         reader.close()
 
 
-@pytest.fixture(params=["relaxed", "strict"])
+@pytest.fixture(params=["relaxed", "strict", pytest.param("postgres", marks=pytest.mark.slow)])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    database = Database(str(tmp_path / "chat.db"))
+    postgres = request.param == "postgres"
+    database = Database(request.getfixturevalue("postgres_url") if postgres else str(tmp_path / "chat.db"))
     await database.open()
     plugins = Plugins.load(Loaded(), database, discover=False)
-    runs = Runs(database, plugins, strict=request.param == "strict")
+    runs = Runs(database, plugins, strict=request.param != "relaxed")
     runs.join("me")
     yield Bench(database, runs)
     await runs.close()
@@ -214,6 +226,7 @@ async def test_abandoned_runs_are_closed_with_their_text(bench: Bench) -> None:
     assert events[:3] == told
     assert isinstance(events[3], MessageStored)
     assert events[4] == RunEnded("incomplete", "server_stopped")
+    assert await bench.read(turn.id, 20) == events[4:]  # a reader that was ahead of what was on disk gets the end, too
     path = await Conversations(bench.database).path(ANN, turn.conversation_id)
     assert [(m.message.text, m.state) for m in path] == [("hi", "complete"), ("Once upon", "partial")]
     assert path[1].parent_id == begun.path[-1].id
@@ -231,7 +244,7 @@ async def test_a_tool_whose_outcome_nobody_knows_is_not_repeated(bench: Bench) -
         return "paid"
 
     provider = ScriptedProvider([call("pay")])
-    bench.runs.start(attrs.evolve(turn, tools={"pay": Tool.of(pay)}), provider, ready(begun))
+    bench.runs.start(attrs.evolve(turn, tools={"pay": Tool.of(pay)}), provider, lambda: ready(begun))
     await entered.wait()
     [task] = bench.runs._tasks
     task.cancel()  # as near to a killed worker as one process comes
@@ -241,6 +254,21 @@ async def test_a_tool_whose_outcome_nobody_knows_is_not_repeated(bench: Bench) -
     await bench.runs.recover()
     *_, answer = await Conversations(bench.database).path(ANN, turn.conversation_id)
     assert (answer.message.text, answer.state, answer.is_error) == (UNKNOWN_OUTCOME, "complete", True)
+
+
+@pytest.mark.parametrize("spoken", [[], [text("one ")]])
+async def test_a_turn_that_cannot_be_stored_ends_at_once(bench: Bench, spoken: list[Step]) -> None:
+    """The reader is told why, whether the model has said something or not, and the model is asked no further."""
+    turn, _ = await bench.begin()
+
+    async def fails() -> Begun:
+        raise DatabaseError("the disk is full")
+
+    run = bench.runs.start(turn, ScriptedProvider([*spoken, asyncio.Event()]), fails)
+    await run.over.wait()
+    *_, told, ended = run.events
+    assert told == Failed("the disk is full", "database", 500)
+    assert ended == RunEnded("failed", "database")
 
 
 async def test_a_log_that_cannot_be_written_does_not_stop_a_relaxed_answer(

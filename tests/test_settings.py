@@ -339,6 +339,8 @@ def test_a_validator_may_look_at_other_fields() -> None:
         (Secret("x"), "***"),
         (Server("u", Secret("x")), '{url = "u", key = ***, root = none}'),
         ("postgresql://anna:hunter2@db.example/chat", '"postgresql://anna:***@db.example/chat"'),
+        ("postgresql://anna:hun@ter/2@db.example/chat", '"postgresql://anna:***@db.example/chat"'),
+        ("postgresql://db.example/chat?password=hunter2&x=y", '"postgresql://db.example/chat?password=***&x=y"'),
         ("redis://:hunter2@db.example/0", '"redis://:***@db.example/0"'),
         ("http://db.example:80/a@b", '"http://db.example:80/a@b"'),
     ],

@@ -1,11 +1,14 @@
 """Responses that stream (chatcore/streams.py)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from quart import Blueprint, Response
 
 from chatcore import streams
+from chatcore.access import public
+from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.testing.chat import Chat, frames
 from chatcore.testing.scripted import ScriptedProvider, text
 
@@ -53,3 +56,39 @@ async def test_a_draining_server_tells_its_readers_to_come_back(make_chat: MakeC
     refused = await chat.client.post("/api/chat/stream", json=BODY)
     assert refused.status_code == 503
     assert refused.headers["retry-after"]
+
+
+class Endless(Plugin[NoSettings]):
+    """Streams for ever."""
+
+    closed = asyncio.Event()
+
+    @hookimpl
+    def register_routes(self) -> list[Blueprint]:
+        routes = Blueprint("endless", __name__)
+
+        @routes.get("/endless")
+        @public
+        async def endless() -> Response:
+            return Response(self.chunks(), mimetype="text/event-stream")
+
+        return [routes]
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        try:
+            yield b"data: 1\n\n"
+            await asyncio.Event().wait()
+        finally:
+            self.closed.set()
+
+
+async def test_a_draining_server_ends_the_streams_of_plugins(make_chat: MakeChat) -> None:
+    """Wholly, after what they have sent; the plugin's generator is closed."""
+    chat = await make_chat(Endless)
+    async with asyncio.timeout(5), chat.client.stream("GET", "/endless") as response:
+        received = b""
+        async for chunk in response.aiter_bytes():
+            received += chunk
+            chat.app.extensions["chatcore"].streams.drain()
+    assert received == b"data: 1\n\n"
+    assert Endless.closed.is_set()

@@ -378,8 +378,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Chat]]:
     """Starts a server in a thread: the command wants the main one, for Ctrl-C."""
     with start_blocking_portal() as portal, ExitStack() as stack:
 
-        def start(*scripts: Any) -> Chat:
-            running = running_chat(tmp_path / "server", provider=ScriptedProvider(*scripts))
+        def start(*scripts: Any, plugins: Sequence[type[Plugin[Any]]] = ()) -> Chat:
+            running = running_chat(tmp_path / "server", *plugins, provider=ScriptedProvider(*scripts))
             return stack.enter_context(portal.wrap_async_context_manager(running))
 
         yield start
@@ -604,3 +604,46 @@ async def test_ctrl_c_stops_the_answer_and_then_leaves(make_chat: MakeChat, tmp_
         # Python misses a Ctrl-C that comes in the instant between its prompt and its waiting; the Enter shows it then.
         terminal.type("\x03\r")
         assert await terminal.end() == 0
+
+
+async def test_consent_is_asked_for_on_a_terminal(make_chat: MakeChat, tmp_path: Path) -> None:
+    """A yes lets the tool run, anything else does not; Ctrl-C stops the answer. Nothing hides in the arguments."""
+    scripts = [[call("lose_it", what="a\u202eb")], [text("It is lost.")], [call("lose_it", what="c")], [text("Kept.")]]
+    chat = await make_chat(Losing, provider=ScriptedProvider(*scripts, [call("lose_it", what="d")]))
+    async with on_terminal(chat, tmp_path) as terminal:
+        for key, shown in (("y\r", "It is lost."), ("\r", "Kept.")):
+            terminal.type("lose it\r")
+            asked = await terminal.until("Allow it? [y/N] ")
+            assert "lose_it is to be run with {" in asked
+            assert "\u202e" not in asked
+            terminal.type(key)
+            await terminal.until(shown)
+            await terminal.until(PROMPT)
+        assert [message.text for message in chat.provider.requests[1].messages if "lost" in message.text]
+        assert "did not consent" in chat.provider.requests[3].messages[-1].text
+        terminal.type("lose it\r")
+        await terminal.until("Allow it? [y/N] ")
+        terminal.type("\x03")
+        await terminal.until("Stopped.")
+        await terminal.until(PROMPT)
+        assert len(chat.provider.requests) == 5
+
+
+class Losing(Plugin[NoSettings]):
+    """Loses things."""
+
+    @hookimpl
+    def register_tools(self) -> list[Tool]:
+        return [Tool.of(self.lose_it, destructive=True)]
+
+    async def lose_it(self, what: str) -> str:
+        """Loses something."""
+        return f"{len(what)} characters are lost"
+
+
+def test_without_a_terminal_nobody_is_asked(serve: Callable[..., Chat]) -> None:
+    """The question came through a pipe: a call that needs consent is refused, and the user is told."""
+    chat = serve([call("lose_it", what="x")], [text("Then not.")], plugins=[Losing])
+    result = run("--server", chat.url, given="lose it\n")
+    assert result.stdout == "Then not.\n"
+    assert "lose_it was not run: it needs your consent" in result.stderr

@@ -48,8 +48,38 @@ def test_a_tool_shows_a_model_what_the_function_says():
 
 def test_a_tool_may_be_given_another_name_and_hints():
     """What is said to `of` is in the tool."""
-    tool = Tool.of(roll, name="dice-2", timeout=1.5, read_only=True, destructive=True)
-    assert (tool.name, tool.timeout, tool.read_only, tool.destructive) == ("dice-2", 1.5, True, True)
+    tool = Tool.of(roll, name="dice-2", timeout=1.5, read_only=True, idempotent=True)
+    assert (tool.name, tool.timeout, tool.read_only, tool.destructive) == ("dice-2", 1.5, True, False)
+    assert (tool.idempotent, tool.open_world) == (True, False)
+    other = Tool.of(roll, destructive=True, open_world=True)
+    assert (other.read_only, other.destructive, other.idempotent, other.open_world) == (False, True, False, True)
+
+
+def test_a_definition_is_what_a_tool_says_of_itself():
+    """As JSON; where it comes from, how long it may take and what runs it are no part of it."""
+    tool = Tool.of(roll, destructive=True)
+    assert tool.definition == {
+        "name": "roll", "description": "Rolls a die.", "parameters": tool.parameters, "destructive": True
+    }  # fmt: skip
+    assert attrs.evolve(tool, source="s", timeout=5.0, run=Tool.of(roll).run).fingerprint == tool.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"description": "Rolls a die.\u200b"},
+        {"parameters": {"type": "object"}},
+        {"read_only": True},
+        {"destructive": False},
+        {"idempotent": True},
+        {"open_world": True},
+    ],
+)
+def test_another_definition_has_another_fingerprint(change):
+    """However small the difference is."""
+    tool = Tool.of(roll, destructive=True)
+    assert attrs.evolve(tool, **change).fingerprint != tool.fingerprint
 
 
 @pytest.mark.parametrize("name", ["two words", "é", "a" * 65, "a.b", "a/b", "a\n"])

@@ -1,7 +1,7 @@
 """What a turn does: the loop of model and tools, and what it leaves in the database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,16 @@ from typing import Any
 import attrs
 import pytest
 
+from chatcore.approvals import Approvals
+from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Begun, Conversations, Database, NewMessage, NewRun
 from chatcore.errors import ProviderRefused, ProviderUnavailable, StreamBroken, ToolFailed
+from chatcore.paused import Tally
+from chatcore.stop import Stop
 from chatcore.testing.scripted import ScriptedProvider, call, text, think
-from chatcore.tools import Tool
-from chatcore.turn import UNKNOWN_OUTCOME, Stop, run_turn
+from chatcore.toolcalls import UNKNOWN_OUTCOME, without_frame
+from chatcore.tools import Tool, ToolCall
+from chatcore.turn import Resumed, run_turn
 from chatcore.types import (
     LOCAL,
     Attachment,
@@ -40,13 +45,14 @@ class Stage:
     begun: Begun
     turn: Turn
     stop: Stop
+    approvals: Approvals
 
     async def play(self, provider: ScriptedProvider) -> list[Event]:
-        return [
-            event
-            async for events in run_turn(self.turn, provider, self.conversations, ready(self.begun), self.stop)
-            for event in events
-        ]
+        return [event async for events in self.turned(provider) for event in events]
+
+    def turned(self, provider: ScriptedProvider, resumed: Resumed | None = None) -> AsyncIterator[Sequence[Event]]:
+        begun = ready(self.begun)
+        return run_turn(self.turn, provider, self.conversations, begun, self.approvals, self.stop, resumed)
 
     async def stored(self) -> list[StoredMessage]:
         return list(await self.conversations.path(LOCAL, self.turn.conversation_id))
@@ -98,7 +104,7 @@ async def stage(database: Database) -> Stage:
         history=(question,),
         tools=tools,
     )
-    return Stage(conversations, begun, turn, Stop())
+    return Stage(conversations, begun, turn, Stop(), Approvals(ApprovalTable(database)))
 
 
 def ready(begun: Begun) -> Callable[[], Awaitable[Begun]]:
@@ -142,7 +148,8 @@ async def test_tools_are_run_together_and_the_model_is_asked_again_with_their_an
         "a": "one means much",
         "b": "two means much",
     }
-    roles = [(message.role, message.tool_call_id, message.text) for message in provider.requests[1].messages[1:]]
+    asked = provider.requests[1].messages[1:]
+    roles = [(message.role, message.tool_call_id, without_frame(message.text)) for message in asked]
     assert roles == [("assistant", None, ""), ("tool", "a", "one means much"), ("tool", "b", "two means much")]
     assert [stored.message.role for stored in await stage.stored()] == [
         "user",
@@ -238,7 +245,7 @@ async def test_a_stop_keeps_what_was_said(stage: Stage) -> None:
     """The provider is closed, the text is stored as partial, the run ends as stopped."""
     provider = ScriptedProvider([text("Once upon"), asyncio.Event()])
     events: list[Event] = []
-    async for batch in run_turn(stage.turn, provider, stage.conversations, ready(stage.begun), stage.stop):
+    async for batch in stage.turned(provider):
         events += batch
         stage.stop.request("user")
     assert provider.closed.is_set()
@@ -263,7 +270,7 @@ async def test_a_stop_during_tools_answers_every_call(stage: Stage) -> None:
     stage.turn = attrs.evolve(stage.turn, tools={**stage.turn.tools, "endless": Tool.of(endless)})
     provider = ScriptedProvider([[*call("lookup", id="a", word="x"), *call("endless", id="b")]])
     events: list[Event] = []
-    async for batch in run_turn(stage.turn, provider, stage.conversations, ready(stage.begun), stage.stop):
+    async for batch in stage.turned(provider):
         events += batch
         if of(ToolFinished, list(batch)):
             await entered.wait()
@@ -357,7 +364,7 @@ async def test_too_many_failing_tools_in_a_row_pause_the_turn(stage: Stage) -> N
     """A success in between starts the count again."""
     stage.turn = attrs.evolve(stage.turn, limits=Limits(tool_errors=3))
     script = ["broken", "broken", "lookup", "broken", "broken", "broken", "broken"]
-    provider = ScriptedProvider(*[[call(name, id=f"c{n}", word="x")] for n, name in enumerate(script)])
+    provider = ScriptedProvider(*[[call(name, id=f"c{n}", word=f"x{n}")] for n, name in enumerate(script)])
     events = await stage.play(provider)
     assert len(provider.requests) == 6
     assert ended(events) == ("incomplete", "tool_error_limit")
@@ -406,3 +413,41 @@ async def test_images_of_tools_stand_before_the_next_answer(stage: Stage) -> Non
     assert kinds.index("ToolFinished") < kinds.index("Attachment") < kinds.index("TextDelta")
     assert of(Attachment, events)[0].part == part
     assert (await stage.stored())[-1].message.images == (part,)
+
+
+async def test_a_model_that_asks_for_the_same_again_and_again_is_paused(stage: Stage) -> None:
+    """The third time in a row it is not done any more: a notice, and a history that the next turn can go on with."""
+    provider = ScriptedProvider(*[[call("lookup", id=f"c{n}", word="x")] for n in range(5)])
+    events = await stage.play(provider)
+    assert len(provider.requests) == 3
+    assert len(of(ToolFinished, events)) == 2
+    [notice] = of(Notice, events)
+    assert (notice.kind, notice.data) == ("repeated_call", {"tool": "lookup", "limit": 3})
+    path = await stage.stored()
+    assert [stored.message.role for stored in path[1:]] == ["assistant", "tool"] * 3
+    assert "not run" in path[-1].message.text
+    assert ended(events) == ("incomplete", "repeated_call")
+
+
+async def test_a_model_may_ask_again_for_something_else(stage: Stage) -> None:
+    """Other arguments are another call."""
+    provider = ScriptedProvider(*[[call("lookup", id=f"c{n}", word=str(n % 2))] for n in range(6)])
+    events = await stage.play(provider)
+    assert len(of(ToolFinished, events)) == 6
+    assert ended(events) == ("completed", "stop")
+
+
+async def test_a_turn_that_waited_goes_on_where_it_was(stage: Stage) -> None:
+    """What it had counted counts on, and the answer hangs on what was stored."""
+    asked = NewMessage(message=Message(role="assistant", tool_calls=(ToolCall("a", "lookup", '{"word": "x"}'),)))
+    place = NewMessage(message=Message(role="tool", tool_call_id="a", content="x means much"))
+    stored = await stage.conversations.add_answer(LOCAL, "c1", stage.begun.path[-1].id, [asked, place])
+    stage.turn = attrs.evolve(
+        stage.turn, history=(*stage.turn.history, asked.message), limits=Limits(hops=3), can_approve=True
+    )
+    provider = ScriptedProvider([call("lookup", word="y")], [text("never asked")])
+    resumed = Resumed(Tally(hops=2), stored)
+    events = [event async for events in stage.turned(provider, resumed) for event in events]
+    assert [without_frame(message.text) for message in provider.requests[0].messages][1:] == ["", "x means much"]
+    assert ended(events) == ("incomplete", "hop_limit")
+    assert (await stage.stored())[3].parent_id == stored[-1].id

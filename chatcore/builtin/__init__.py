@@ -9,6 +9,7 @@ from chatcore.builtin.echo import Echo
 from chatcore.builtin.library import Library
 from chatcore.builtin.models import Models
 from chatcore.builtin.pages import Pages
+from chatcore.builtin.review import Review
 from chatcore.builtin.service import Service
 from chatcore.builtin.tokens import Tokens
 from chatcore.hooks import Plugin
@@ -18,6 +19,7 @@ BUILTINS: Sequence[tuple[str, type[Plugin[Any]]]] = (
     ("chat", Chat),
     ("models", Models),
     ("library", Library),
+    ("review", Review),
     ("tokens", Tokens),
     ("disk", Disk),
     ("pages", Pages),

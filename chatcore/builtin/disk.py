@@ -24,6 +24,7 @@ from quart import Blueprint, Response, request, send_file
 
 from chatcore import wire
 from chatcore.access import public
+from chatcore.durable import sync
 from chatcore.errors import Conflict, Forbidden, NotFound, PluginError, RequestError
 from chatcore.hooks import Context, NoSettings, Plugin, hookimpl
 from chatcore.protocols import Blob, BlobStore
@@ -147,7 +148,7 @@ def _write(place: Path, blob: Blob, data: bytes) -> None:
     try:
         _write_file(draft / "data", data)
         _write_file(draft / "blob.json", wire.dumps(blob))
-        _sync_directory(draft)
+        sync(draft)
         draft.rename(place)
     except OSError as error:
         if place.is_dir():
@@ -155,7 +156,7 @@ def _write(place: Path, blob: Blob, data: bytes) -> None:
         raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # after the rename there is none
-    _sync_directory(place.parent)
+    sync(place.parent)
 
 
 def _write_file(path: Path, data: bytes) -> None:
@@ -163,16 +164,6 @@ def _write_file(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    if os.name == "nt":  # pragma: no cover - a directory cannot be opened there, and need not be
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(place: Path) -> None:

@@ -19,6 +19,7 @@ import attrs
 from chatcore.errors import ProviderUnavailable
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.protocols import Health, Provider
+from chatcore.toolcalls import without_frame
 from chatcore.types import (
     Finish,
     Message,
@@ -60,7 +61,7 @@ class EchoProvider:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Sequence[ModelEvent]]:
         last = request.messages[-1] if request.messages else Message(role="user", content="")
-        orders = _Orders(f"The tool said: {last.text}") if last.role == "tool" else _orders(last.text)
+        orders = _orders(last.text) if last.role != "tool" else _Orders(f"The tool said: {without_frame(last.text)}")
         if orders.fail:
             raise ProviderUnavailable("echo was told to fail", upstream_status=503)
         if orders.thoughts:

@@ -2,16 +2,16 @@
 
 import logging
 import os
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
 from chatcore import config
-from chatcore.app import database_url
-from chatcore.builtin import BUILTINS
 from chatcore.commands.options import OVERRIDES
-from chatcore.database import Database
-from chatcore.plugins import Plugins
+
+if TYPE_CHECKING:
+    from chatcore.plugins import Plugins
 
 
 def load_config(ctx: click.Context) -> config.Loaded:
@@ -21,18 +21,20 @@ def load_config(ctx: click.Context) -> config.Loaded:
         ConfigError: with everything that is wrong in it.
     """
     overrides = dict(ctx.meta.get(OVERRIDES, {}))
-    disable = overrides.pop("disable", ())
+    added = {name: overrides.pop(name) for name in ("disable", "load") if name in overrides}
     loaded = config.load(file=overrides.pop("config", None), environ=os.environ, overrides=overrides)
-    if not disable:
-        return loaded
-    return attrs.evolve(
-        loaded,
-        config=attrs.evolve(loaded.config, disable=(*loaded.config.disable, *disable)),
-        origins={**loaded.origins, "disable": "--disable"},
-    )
+    longer: dict[str, Any] = {name: (*getattr(loaded.config, name), *values) for name, values in added.items()}
+    origins = {name: f"--{name}" for name in added}
+    return attrs.evolve(loaded, config=attrs.evolve(loaded.config, **longer), origins={**loaded.origins, **origins})
 
 
-def load_plugins(loaded: config.Loaded) -> Plugins:
+def load_plugins(loaded: config.Loaded) -> "Plugins":
     """All plugins, whatever is wrong with them. What would be logged is in their rows."""
+    # They take long to import, and whoever needs the configuration only does not wait for them.
+    from chatcore.app import database_url  # noqa: PLC0415
+    from chatcore.builtin import BUILTINS  # noqa: PLC0415
+    from chatcore.database import Database  # noqa: PLC0415
+    from chatcore.plugins import Plugins  # noqa: PLC0415
+
     logging.getLogger("chatcore").addHandler(logging.NullHandler())
     return Plugins.load(loaded, Database(database_url(loaded.config)), builtins=BUILTINS, halt=False)

@@ -24,6 +24,7 @@ def config_options(function: F) -> F:
     directory = click.Path(file_okay=False, path_type=Path)
     for flag, type_, multiple, text in (
         ("--disable", None, True, "A plugin not to load, beside those of the configuration; may be repeated."),
+        ("--load", None, True, "A plugin to load that is not installed as one, as MODULE:CLASS; may be repeated."),
         ("--plugins-dir", directory, False, "A directory of plugins that are one file each."),
         ("--data", directory, False, "The directory of everything that is kept."),
         ("--config", file, False, "The configuration file; chatcore.toml where there is one."),

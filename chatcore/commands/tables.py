@@ -1,6 +1,8 @@
 """Tables of text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from chatcore.checks import Check
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -10,3 +12,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "  ".join([cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)] + [row[-1]]).rstrip()
         for row in (head, *rows)
     )
+
+
+def checks_table(checks: Sequence[Check]) -> str:
+    """Checks in lines, each remedy below what it is for."""
+    return table(("CHECK", "STATE", "FOUND"), [row for check in checks for row in _lines(check)])
+
+
+def _lines(check: Check) -> Iterator[Sequence[str]]:
+    first, *others = check.found.splitlines()
+    yield check.name, check.state, first
+    yield from (("", "", line) for line in others)
+    if check.remedy:
+        yield "", "", f"remedy: {check.remedy}"

@@ -7,12 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from chatcore.database.handle import Database
+from chatcore.database.urls import sqlite_file
 
 if TYPE_CHECKING:
+    from chatcore.database.approvals import Approval, Approvals
     from chatcore.database.conversations import Begun, Conversation, ConversationRow, Conversations
     from chatcore.database.documents import Documents
     from chatcore.database.jobs import Jobs
     from chatcore.database.messages import NewMessage
+    from chatcore.database.pins import Pin, Pins
     from chatcore.database.recent import RecentDocuments
     from chatcore.database.runs import LogRow, NewRun, RunRecord, Runs
     from chatcore.database.tables import JsonField, Moment, Table
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from chatcore.database.watch import Watcher
 
 __all__ = [
+    "Approval",
+    "Approvals",
     "Begun",
     "Conversation",
     "ConversationRow",
@@ -32,6 +37,8 @@ __all__ = [
     "Moment",
     "NewMessage",
     "NewRun",
+    "Pin",
+    "Pins",
     "RecentDocuments",
     "RunRecord",
     "Runs",
@@ -39,9 +46,12 @@ __all__ = [
     "TokenRecord",
     "Tokens",
     "Watcher",
+    "sqlite_file",
 ]
 
 _MODULES = {
+    "Approval": "approvals",
+    "Approvals": "approvals",
     "Begun": "conversations",
     "Conversation": "conversations",
     "ConversationRow": "conversations",
@@ -53,6 +63,8 @@ _MODULES = {
     "Moment": "tables",
     "NewMessage": "messages",
     "NewRun": "runs",
+    "Pin": "pins",
+    "Pins": "pins",
     "RecentDocuments": "recent",
     "RunRecord": "runs",
     "Runs": "runs",

@@ -211,7 +211,8 @@ _FIND = f'SELECT "key", {", ".join(_FIELDS)} FROM conversation WHERE owner = ? A
 
 
 def _look_up(owner: str, conversation_id: str) -> tuple[int, Conversation] | None:
-    for key, *fields in tables.rows(tables.Conversation, _FIND, owner, conversation_id):
+    """A conversation with its key. A unit of work that writes has it for itself from here on."""
+    for key, *fields in tables.rows(tables.Conversation, tables.locked(_FIND), owner, conversation_id):
         return key, Conversation(*fields)
     return None
 
@@ -273,7 +274,7 @@ def _set_ai_title(owner: str, conversation_id: str, title: str, *, force: bool) 
     _, conversation = _find(owner, conversation_id)
     if conversation.title_source == "user" and not force:
         return conversation
-    return _change(owner, conversation_id, title=title, title_source="ai")
+    return _change(owner, conversation_id, title=tables.without_nul(title), title_source="ai")
 
 
 def _delete(owner: str, conversation_id: str, *, even_saved: bool) -> bool:
@@ -310,7 +311,7 @@ def _begin(
     _move_leaf(key, leaf, now)
     conversation = attrs.evolve(_title(key, conversation, messages), leaf=leaf, updated_at=now)
     question = next((message.id for message in reversed(path) if message.message.role == "user"), None)
-    runs.insert(owner, key, run, question, now)
+    runs.insert(owner, key, run, question)
     return Begun(conversation, found is None, stored, path)
 
 
@@ -332,7 +333,8 @@ def _title(key: int, conversation: Conversation, messages: Sequence[NewMessage])
 
 def _auto_title(messages: Sequence[NewMessage]) -> str | None:
     titles = (auto_title(new.message.content) for new in messages if new.message.role == "user")
-    return next(filter(None, titles), None)
+    title = next(filter(None, titles), None)
+    return title and tables.without_nul(title)
 
 
 def _add_answer(

@@ -43,9 +43,21 @@ class Documents:
         return await self.database.write(partial(_delete, principal.id, namespace, key))
 
 
+_GET = 'SELECT value FROM document WHERE owner = ? AND namespace = ? AND "key" = ?'
+_INSERT = 'INSERT INTO document (owner, namespace, "key", value, updated_at) VALUES (?, ?, ?, ?, ?)'
+_PUT = (
+    f'{_INSERT} ON CONFLICT (owner, namespace, "key") '
+    "DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at"
+)
+
+
+def _find(owner: str, namespace: str, key: str) -> list[tuple[Any]]:
+    """A document, if there is one. A unit of work that writes has it for itself from here on."""
+    return tables.rows(tables.Document, tables.locked(_GET), owner, namespace, key)
+
+
 def _get(owner: str, namespace: str, key: str) -> Any:
-    document = tables.Document
-    found = tables.fetch(document.select(document.value).where(*_is(owner, namespace), document.key == key))
+    found = _find(owner, namespace, key)
     return found[0][0] if found else None
 
 
@@ -55,21 +67,16 @@ def _list(owner: str, namespace: str) -> Mapping[str, Any]:
     return dict(tables.fetch(query))
 
 
-def _put(owner: str, namespace: str, key: str, value: Any) -> None:
-    tables.execute(
-        'INSERT INTO document (owner, namespace, "key", value, updated_at) VALUES (?, ?, ?, ?, ?) '
-        'ON CONFLICT (owner, namespace, "key") DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at',
-        owner,
-        namespace,
-        key,
-        tables.json_text(value),
-        tables.microseconds(datetime.now(UTC)),
-    )
+def _put(owner: str, namespace: str, key: str, value: Any, statement: str = _PUT) -> None:
+    now = tables.microseconds(datetime.now(UTC))
+    tables.execute(statement, owner, namespace, key, tables.json_text(value), now)
 
 
 def _update(owner: str, namespace: str, key: str, change: Callable[[Any], Any]) -> Any:
-    changed = change(_get(owner, namespace, key))
-    _put(owner, namespace, key, changed)
+    found = _find(owner, namespace, key)
+    changed = change(found[0][0] if found else None)
+    # A document that somebody else makes meanwhile must not be replaced: then this unit fails, and is run again.
+    _put(owner, namespace, key, changed, _PUT if found else _INSERT)
     return changed
 
 

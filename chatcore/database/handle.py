@@ -4,22 +4,24 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Literal, TypeVar
-from urllib.parse import unquote
+from typing import Literal, TypeVar
 
+from chatcore.database.engine import Engine
 from chatcore.database.units import Queue, Unit, run_reader, run_writer
+from chatcore.database.urls import engine_for
 from chatcore.database.watch import Watch, Watcher
-from chatcore.errors import ConfigError, DatabaseError
-
-if TYPE_CHECKING:
-    from chatcore.database.sqlite import Sqlite
+from chatcore.errors import DatabaseError
+from chatcore.tally import Histogram
 
 T = TypeVar("T")
 
+COMMIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Seconds: the upper bounds of the buckets of how long a group of writes took."""
+
 _MIGRATIONS = Path(__file__).with_name("migrations")
-_READERS = 3
 
 
 class Database:
@@ -27,57 +29,65 @@ class Database:
 
     Its units of work are plain synchronous functions, which use the models of `tables.py`, or a plugin's own, as they
     are: they run in threads that belong to this database. Any number of event loops may use it, and any number of
-    databases may be open.
+    databases may be open. `commits` has how long its groups of writes took.
     """
 
     def __init__(self, url: str, *, durability: Literal["relaxed", "strict"] = "relaxed") -> None:
-        """`url` is a path, or `sqlite:///PATH` (so an absolute path gives four slashes).
+        """`url` is a path, or `sqlite:///PATH` (so an absolute path gives four slashes), or
+        `postgresql://USER:PASSWORD@HOST/NAME`.
 
         With `strict` a commit survives a loss of power; with `relaxed` it survives the end of the process, and a loss
-        of power may take the last commits, never a part of one.
+        of power may take the last commits, never a part of one. Of PostgreSQL `relaxed` asks nothing: its server's
+        own settings decide.
 
         Raises:
             ConfigError: the URL cannot be used.
         """
-        self._path = _path(url)
-        self._durable = durability == "strict"
+        self._name, self._make_engine = engine_for(url, durable=durability == "strict")
         self._threads: list[threading.Thread] = []
         self._writes: Queue = SimpleQueue()
         self._reads: Queue = SimpleQueue()
+        self.commits = Histogram(COMMIT)
         self._lock = threading.Lock()  # so that nothing is asked behind the end of a queue
-        self._engine: Sqlite
+        self._engine: Engine
         self._watch: Watch | None = None
 
     async def open(self, migrations: Mapping[str, Path] | None = None) -> Mapping[str, DatabaseError]:
         """Opens the database, made if there is none, and runs the migrations that are due.
 
         `migrations` has a directory of migrations (see `playhouse.migrations`) for each plugin that has one, by the
-        plugin's name. All of them are one transaction, so none may say `atomic = False`. Before the first, the
-        database is copied to `FILE.before-MIGRATION`. Gives the plugins whose migrations failed, with the reason:
+        plugin's name. All of them are one transaction, so none may say `atomic = False`. Before the first, a
+        SQLite file is copied to `FILE.before-MIGRATION`. Gives the plugins whose migrations failed, with the reason:
         their part was undone.
 
         Raises:
             DatabaseError: the file is not a database, another program's, damaged, or of a newer version of chatcore;
-                or it cannot be written. It was not changed.
+                or it cannot be written, or the server cannot be reached. Nothing was changed.
+            ConfigError: a package is missing, or the URL cannot be read.
         """
         if self._threads:
-            raise DatabaseError(f"{self._path} is open already")
-        engine, failed = await asyncio.to_thread(self._prepare, migrations or {})
-        self._engine = engine
+            raise DatabaseError(f"{self._name} is open already")
+        self._engine, failed = await asyncio.to_thread(self._prepare, migrations or {})
+        runs: list[tuple[Callable[[Engine, Queue], None], Queue]] = [
+            *[(partial(run_writer, commits=self.commits), self._writes)] * self._engine.writers,
+            *[(run_reader, self._reads)] * self._engine.readers,
+        ]
         self._threads = [
-            threading.Thread(target=run, args=(engine, queue), name="chatcore database", daemon=True)
-            for run, queue in [(run_writer, self._writes), *[(run_reader, self._reads)] * _READERS]
+            threading.Thread(target=run, args=(self._engine, queue), name="chatcore database", daemon=True)
+            for run, queue in runs
         ]
         for thread in self._threads:
             thread.start()
         return failed
 
-    def _prepare(self, migrations: Mapping[str, Path]) -> "tuple[Sqlite, Mapping[str, DatabaseError]]":
-        # peewee takes 0.1 s to import, which a command that needs no database must not pay.
-        from chatcore.database.sqlite import Sqlite  # noqa: PLC0415
-
-        engine = Sqlite(self._path, durable=self._durable)
+    def _prepare(self, migrations: Mapping[str, Path]) -> tuple[Engine, Mapping[str, DatabaseError]]:
+        engine = self._make_engine()
         return engine, engine.prepare(_MIGRATIONS, migrations)
+
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """How many reads and writes wait for a thread."""
+        return {"read": self._reads.qsize(), "write": self._writes.qsize()}
 
     async def close(self) -> None:
         """Closes the database after everything that was asked of it until now. It may be opened again."""
@@ -86,16 +96,21 @@ class Database:
             watch, self._watch = self._watch, None
             if watch is not None:
                 watch.close()
-            for queue in [self._writes, *[self._reads] * _READERS] if threads else ():
-                queue.put(None)
+            if threads:
+                for queue in [self._writes] * self._engine.writers + [self._reads] * self._engine.readers:
+                    queue.put(None)
         await asyncio.to_thread(_join, threads)
 
     async def write(self, work: Callable[[], T]) -> T:
-        """Runs `work` in the one thread that writes, in a transaction, and gives what it gives once that is committed.
+        """Runs `work` in a thread that writes, in a transaction, and gives what it gives once that is committed.
 
         If it raises, nothing of it is stored and the caller gets the error. It changes nothing but the database, for
-        it may be run a second time: units that wait together share a commit, and get one each when that fails. When
-        the caller is cancelled, it runs all the same.
+        it may be run again: units that wait together may share a commit, and get one each when that fails, and one
+        that others were in the way of, or whose connection broke, gets another try. When the caller is cancelled, it
+        runs all the same.
+
+        SQLite runs one unit at a time. PostgreSQL runs several, also of one caller that does not wait for each: a unit
+        that changes what it has read reads it with `tables.locked`.
 
         Raises:
             DatabaseError: the database could not be written. The hint says what to do.
@@ -130,7 +145,7 @@ class Database:
     def _watching(self) -> Watch:
         """What all watchers share, and its thread, which the first of them starts."""
         if not self._threads:
-            raise DatabaseError(f"{self._path} is not open")
+            raise DatabaseError(f"{self._name} is not open")
         if self._watch is None:
             self._watch = Watch()
             follow = threading.Thread(
@@ -144,7 +159,7 @@ class Database:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._lock:
             if not self._threads:
-                raise DatabaseError(f"{self._path} is not open")
+                raise DatabaseError(f"{self._name} is not open")
             queue.put(Unit(work, future))
         return future
 
@@ -152,17 +167,3 @@ class Database:
 def _join(threads: Sequence[threading.Thread]) -> None:
     for thread in threads:
         thread.join()
-
-
-def _path(url: str) -> Path:
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        path = url
-    elif scheme == "sqlite" and rest.startswith("/") and "?" not in rest:
-        path = unquote(rest[1:])
-    else:
-        # Without the rest of it, which may hold a password.
-        raise ConfigError(f"the database URL {scheme}://… cannot be used", hint="write a path, or sqlite:///PATH")
-    if path in ("", ":memory:") or "\0" in path:
-        raise ConfigError("the database URL names no file", hint="write a path, or sqlite:///PATH")
-    return Path(path)

@@ -49,7 +49,7 @@ _PATH = f"""
 """  # noqa: S608  a constant of ours
 _TREE = f"SELECT {_COLUMNS} FROM message AS m WHERE m.conversation_id = ? ORDER BY m.id"  # noqa: S608  a constant of ours
 _ONE = f"""
-    SELECT c.id AS conversation, {_COLUMNS} FROM message AS m JOIN conversation AS c ON c.key = m.conversation_id
+    SELECT c.id AS conversation, {_COLUMNS} FROM conversation AS c JOIN message AS m ON m.conversation_id = c.key
     WHERE m.id = ? AND c.owner = ?
 """  # noqa: S608  a constant of ours
 
@@ -117,8 +117,9 @@ def tree(key: int, conversation_id: str) -> tuple[StoredMessage, ...]:
 
 
 def one(owner: str, message_id: int) -> StoredMessage:
-    """A message of somebody. Raises NotFound."""
-    for row in tables.rows(tables.Message, _ONE, message_id, owner):
+    """A message of somebody. A unit of work that writes has its conversation for itself from here on. Raises
+    NotFound."""
+    for row in tables.rows(tables.Message, tables.locked(_ONE), message_id, owner):
         return _stored(*row)
     raise NotFound("Message not found")
 
@@ -168,11 +169,11 @@ def _content(value: NewMessage | StoredMessage) -> tuple[str | None, str | None]
     message = value.message
     body = _given(value, _BLANK, _OUTER)
     inner = _given(message, _BLANK.message, _INNER)
-    if isinstance(message.content, tuple):
+    text = None if message.content is None else tables.without_nul(message.text)
+    if message.content != text:
         inner["content"] = message.content
     if inner:
         body["message"] = inner
-    text = None if message.content is None else message.text
     return text, tables.json_text(body) if body else None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import Literal, TypeAlias
 
 import attrs
@@ -18,13 +19,15 @@ from chatcore.errors import Conflict, NotFound
 from chatcore.tools import JsonObject
 from chatcore.types import FINAL_STATES, Principal, RunState
 
-Signal: TypeAlias = Literal["stop", "make_room", "reader"]
-"""What one worker tells another of a run: stop it, stop it if nobody reads it, somebody reads it here."""
+Signal: TypeAlias = Literal["stop", "make_room", "reader", "decided"]
+"""What one worker tells another of a run: stop it, stop it if nobody reads it, somebody reads it here, a call of it was
+decided."""
 
 _GROWN = "run_log"  # the channel where it is announced that the log of a run has grown, or that the run has ended
 _LIVE = ("running", "waiting")
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[tuple[str, int, int, bytes]]).decode
+_ALL = 2**31  # rows, more than any log has
 _PRUNED_AT_ONCE = 50  # runs; a longer transaction would keep the answers of others waiting
 
 
@@ -40,6 +43,7 @@ class NewRun:
     format: str
     client_id: str | None = None
     turn: JsonObject = attrs.field(factory=dict)
+    created_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
 
 
 @attrs.frozen
@@ -108,12 +112,13 @@ class Runs:
             )
         )
 
-    async def log(self, principal: Principal, run_id: str, after: int) -> Sequence[LogRow]:
-        """The rows of a run's log that hold events after number `after`, in order. Raises NotFound.
+    async def log(self, principal: Principal, run_id: str, after: int, *, most: int = _ALL) -> Sequence[LogRow]:
+        """The rows of a run's log that hold events after number `after`, in order; the first `most` of them. Raises
+        NotFound.
 
         Of a run under way this includes what is still in its worker's journal.
         """
-        return await self.database.read(partial(_log, principal.id, run_id, after))
+        return await self.database.read(partial(_log, principal.id, run_id, after, most))
 
     def watch(self) -> AbstractAsyncContextManager[Watcher]:
         """Tells when the log of some run may have grown, in any worker."""
@@ -126,7 +131,7 @@ class Runs:
 
     async def signal(self, run_ids: Collection[str], kind: Signal, until: datetime) -> None:
         """Tells the workers of runs something that is of use `until` a time; of runs that have ended, nothing."""
-        await self.database.write(partial(_signal, tuple(run_ids), kind, until))
+        await self.database.write(partial(signal, tuple(run_ids), kind, until))
 
     async def signals(self, worker: str) -> Sequence[tuple[str, Signal, datetime]]:
         """What other workers have told this one since it last asked: run, kind, until when."""
@@ -134,9 +139,10 @@ class Runs:
             return ()
         return await self.database.write(partial(_take_signals, worker))
 
-    async def journal(self, worker: str, rows: Sequence[LogRow]) -> None:
-        """Stores the latest events of all runs of a worker. Costs the same for any number of runs."""
-        await self.database.write(partial(_journal, worker, rows))
+    async def journal(self, worker: str, rows: Sequence[LogRow]) -> bool:
+        """Stores the latest events of all runs of a worker. Costs the same for any number of runs. Gives whether there
+        are signals for the worker."""
+        return await self.database.write(partial(_journal, worker, rows))
 
     async def settle(self, worker: str, rows: Sequence[LogRow], latest: Sequence[LogRow] = ()) -> None:
         """Moves what is in a worker's journal to the logs of its runs: `rows` hold all of it that is still of use.
@@ -144,16 +150,21 @@ class Runs:
         follow it."""
         await self.database.write(partial(_settle, worker, rows, latest))
 
-    async def set_state(self, run_id: str, state: RunState, reason: str | None = None) -> None:
-        """Notes that a run waits or goes on. One that has ended stays as it is."""
-        await self.database.write(partial(_update, run_id, state=state, reason=reason))
-
     async def finish(
         self, run_id: str, state: RunState, reason: str, last_seq: int, rows: Sequence[LogRow] = ()
     ) -> None:
         """Ends a run, with the number of its last event and the part of its log that is not in its place yet. One
         that has ended already stays as it is."""
         await self.database.write(partial(_finish, run_id, state, reason, last_seq, rows))
+
+    async def hand_over(self, run_id: str, rows: Sequence[LogRow]) -> None:
+        """Leaves a run that waits to the worker that recovers runs next, with the part of its log that is not in its
+        place yet."""
+        await self.database.write(partial(_hand_over, run_id, rows))
+
+    async def take_over(self, principal: Principal, run_id: str) -> Sequence[LogRow]:
+        """The log of a run whose worker is dead. What the dead worker's journal had of it goes to its place."""
+        return await self.database.write(partial(_take_over, principal.id, run_id))
 
     async def renew(self, worker: str, run_ids: Collection[str], until: datetime) -> frozenset[str]:
         """Renews the leases of this worker's runs. Gives those it still holds: another worker may have taken one."""
@@ -180,7 +191,7 @@ class Runs:
         return pruned
 
 
-def insert(owner: str, key: int, run: NewRun, question: int | None, now: datetime) -> None:
+def insert(owner: str, key: int, run: NewRun, question: int | None) -> None:
     """Stores a run that starts now, of the conversation with this key."""
     tables.execute(
         "INSERT INTO run (id, owner, conversation_id, client_id, format, model, state, worker, lease_until, question, "
@@ -195,7 +206,7 @@ def insert(owner: str, key: int, run: NewRun, question: int | None, now: datetim
         tables.microseconds(run.lease_until),
         question,
         tables.json_text(run.turn),
-        tables.microseconds(now),
+        tables.microseconds(run.created_at),
     )
 
 
@@ -214,6 +225,22 @@ def questions(key: int) -> dict[str, int | None]:
     return dict(tables.execute("SELECT id, question FROM run WHERE conversation_id = ?", key))
 
 
+def set_state(run_id: str, state: RunState, reason: str | None = None) -> None:
+    """Notes that a run waits or goes on. One that has ended stays as it is."""
+    run = tables.Run
+    run.update(state=state, reason=reason).where(run.id == run_id, run.state.not_in(FINAL_STATES)).execute()
+
+
+def signal(run_ids: tuple[str, ...], kind: Signal, until: datetime) -> None:
+    """Leaves a signal for the workers of runs."""
+    tables.execute_many(
+        "INSERT INTO run_signal (worker, run_id, kind, until) "  # noqa: S608  constants of ours
+        f"SELECT worker, id, ?, ? FROM run WHERE id = ? AND state IN {_LIVE} "
+        "ON CONFLICT (worker, run_id, kind) DO UPDATE SET until = excluded.until",
+        [(kind, tables.microseconds(until), run_id) for run_id in run_ids],
+    )
+
+
 def _records(*conditions: peewee.Expression) -> Sequence[RunRecord]:
     run, conversation = tables.Run, tables.Conversation
     names = [field.name for field in attrs.fields(RunRecord)]
@@ -228,17 +255,21 @@ def _get(owner: str, run_id: str) -> RunRecord:
     raise NotFound("Run not found")
 
 
-def _log(owner: str, run_id: str, after: int) -> Sequence[LogRow]:
+def _log(owner: str, run_id: str, after: int, most: int = _ALL) -> Sequence[LogRow]:
     found = tables.execute("SELECT state FROM run WHERE id = ? AND owner = ?", run_id, owner)
     if not found:
         raise NotFound("Run not found")
     rows = tables.execute(
-        "SELECT run_id, first_seq, last_seq, data FROM run_log WHERE run_id = ? AND last_seq > ? ORDER BY first_seq",
+        "SELECT run_id, first_seq, last_seq, data FROM run_log WHERE run_id = ? AND last_seq > ? ORDER BY first_seq"
+        " LIMIT ?",
         run_id,
         after,
+        most,
     )
     log = [LogRow(*row) for row in rows]
-    return log if found[0][0] in FINAL_STATES else [*log, *_journaled(run_id, log[-1].last if log else after)]
+    if found[0][0] not in FINAL_STATES:
+        log += islice(_journaled(run_id, log[-1].last if log else after), most - len(log))
+    return log
 
 
 def _journaled(run_id: str, after: int) -> Iterator[LogRow]:
@@ -263,15 +294,6 @@ def _news(run_ids: tuple[str, ...], seen: dict[str, int]) -> News:
     return News(rows, frozenset(run_ids) - live, seen)
 
 
-def _signal(run_ids: tuple[str, ...], kind: Signal, until: datetime) -> None:
-    tables.execute_many(
-        "INSERT INTO run_signal (worker, run_id, kind, until) "  # noqa: S608  constants of ours
-        f"SELECT worker, id, ?, ? FROM run WHERE id = ? AND state IN {_LIVE} "
-        "ON CONFLICT (worker, run_id, kind) DO UPDATE SET until = excluded.until",
-        [(kind, tables.microseconds(until), run_id) for run_id in run_ids],
-    )
-
-
 def _signals(worker: str) -> bool:
     return bool(tables.execute("SELECT 1 FROM run_signal WHERE worker = ? LIMIT 1", worker))
 
@@ -282,10 +304,11 @@ def _take_signals(worker: str) -> Sequence[tuple[str, Signal, datetime]]:
     return tables.fetch(taken)
 
 
-def _journal(worker: str, rows: Sequence[LogRow]) -> None:
+def _journal(worker: str, rows: Sequence[LogRow]) -> bool:
     entries = [(row.run_id, row.first, row.last, row.data) for row in rows]
     tables.execute("INSERT INTO run_journal (worker, data) VALUES (?, ?)", worker, _pack(entries))
     tables.announce(_GROWN)
+    return _signals(worker)
 
 
 def _settle(worker: str, rows: Sequence[LogRow], latest: Sequence[LogRow]) -> None:
@@ -316,8 +339,15 @@ def _finish(run_id: str, state: RunState, reason: str, last_seq: int, rows: Sequ
     tables.announce(_GROWN)
 
 
-def _update(run_id: str, **changes: object) -> None:
-    tables.Run.update(**changes).where(tables.Run.id == run_id, tables.Run.state.not_in(FINAL_STATES)).execute()
+def _hand_over(run_id: str, rows: Sequence[LogRow]) -> None:
+    _append(rows)
+    tables.execute("UPDATE run SET lease_until = 0 WHERE id = ? AND state = 'waiting'", run_id)
+
+
+def _take_over(owner: str, run_id: str) -> Sequence[LogRow]:
+    rows = _log(owner, run_id, 0)
+    _append(rows)
+    return rows
 
 
 def _renew(worker: str, run_ids: tuple[str, ...], until: datetime) -> frozenset[str]:

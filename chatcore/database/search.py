@@ -2,7 +2,7 @@
 
 import peewee
 
-from chatcore.database.tables import Conversation, Message, bound
+from chatcore.database.tables import Conversation, Message, bound, without_nul
 
 _SPOKEN = ("user", "assistant")
 
@@ -16,6 +16,7 @@ def found(owner: str, text: str) -> peewee.Expression:
     text that is not ASCII is looked for letter for letter in all these messages. No character of it has a special
     meaning.
     """
+    text = without_nul(text)
     mine = (Conversation.owner == owner) & Conversation.saved
     said = Message.select(Message.conversation).join(Conversation).where(mine, Message.role.in_(_SPOKEN))
     if text.isascii():

@@ -1,20 +1,22 @@
 """SQLite: everything that only SQLite can run.
 
-Another database needs a class with the public names of `Sqlite`; nothing else in chatcore knows which one it is.
+`Sqlite` is an `Engine` (see `engine.py`); nothing else in chatcore knows which one it is.
 """
 
+import errno
+import os
 import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from functools import partial
 from pathlib import Path
 
 import peewee
-from playhouse.migrations import Runner  # type: ignore[import-untyped]  # playhouse has no type hints
 
-from chatcore.database.tables import bound
+from chatcore.database import histories
+from chatcore.database.tables import bound, nul_refused
 from chatcore.database.watch import Watch
 from chatcore.errors import DatabaseError
 
@@ -23,8 +25,10 @@ APPLICATION_ID = 0x63686174
 
 _CHECKED_SIZE = 64 * 2**20  # bytes; checking costs about 1 ms per MiB, at every start
 _LOCK_PATIENCE = 30.0  # seconds; where SQLite waits by itself it waits 5
-_LOCK_PAUSE = 0.001  # seconds; as long as a busy writer pauses, see `units.py`
+_LOCK_PAUSE = 0.001  # seconds; as long as a busy writer pauses
+_TURN = 0.01  # seconds for which a busy writer writes without a pause
 _LOOK_PAUSE = 0.02  # seconds between two looks for changes, while somebody waits for one
+_COPIED_AT_ONCE = 2000  # pages
 _MOST_WORDS = 32  # of a search; more of them narrow nothing further
 
 # By the first two words of SQLite's name for the error (https://sqlite.org/rescode.html): what is wrong, what to do.
@@ -43,13 +47,21 @@ _FAULTS = (peewee.PeeweeException, sqlite3.Error)
 
 
 class Sqlite(peewee.SqliteDatabase):
-    """A SQLite file. Each thread that calls `join` has a connection of its own."""
+    """A SQLite file."""
+
+    readers = 3
+    writers = 1
+    largest_group = 100  # the first of them waits for the last
+
+    row_lock = ""
+    """What ends a SELECT of rows that the unit of work may change. Only one unit at a time writes: nothing."""
 
     def __init__(self, path: Path, *, durable: bool) -> None:
         """`durable`: what is committed survives a loss of power, not only of the process."""
         self.path = path
         pragmas = {"foreign_keys": 1, "synchronous": "full" if durable else "normal"}
         super().__init__(str(path), pragmas=pragmas, timeout=5)
+        self._rested = time.monotonic()
 
     @property
     def row_id_constraints(self) -> list[peewee.Node]:
@@ -59,23 +71,15 @@ class Sqlite(peewee.SqliteDatabase):
     # --- opening ------------------------------------------------------------------------------------------------------
 
     def prepare(self, core: Path, plugins: Mapping[str, Path]) -> Mapping[str, DatabaseError]:
-        """Makes the file ready: refuses what is not ours or not sound, and runs the migrations that are due.
-
-        `core` and the values of `plugins` are directories of migrations. All of them are one transaction: of a
-        process that is killed nothing remains, and of two that start together one waits. Gives the plugins whose
-        migrations failed, undone, with the reason.
-
-        Raises:
-            DatabaseError: the file cannot be used.
-        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._refuse_read_only()
             with self.connection_context():
                 self._refuse_foreign()
                 if self.path.stat().st_size <= _CHECKED_SIZE:
                     self._refuse_damaged()
                 _patiently(partial(self.pragma, "journal_mode", "wal"))
-                return self._migrate({"chatcore": core, **plugins})
+                return self._migrate({histories.CORE: core, **plugins})
         except OSError as error:
             raise DatabaseError(
                 f"{self.path}: {error.strerror}", hint="choose a directory that the server's user may write"
@@ -83,21 +87,32 @@ class Sqlite(peewee.SqliteDatabase):
         except _FAULTS as error:
             raise self.explain(error) from error
 
+    def _refuse_read_only(self) -> None:
+        """SQLite would open it, and refuse the first answer."""
+        if self.path.exists() and not os.access(self.path, os.W_OK):
+            what, remedy = _CAUSES["SQLITE_READONLY"]
+            raise DatabaseError(f"{self.path}: {what}", hint=remedy)
+
     def _refuse_foreign(self) -> None:
         with self.atomic():  # another process may be making the tables just now
             ours = self.application_id == APPLICATION_ID or not (self.application_id or self.get_tables())
         if not ours:
-            raise DatabaseError(
-                f"{self.path} is the database of another program",
-                hint="give chatcore a file of its own: 'database' in chatcore.toml, or --data for a new directory",
-            )
+            raise self.foreign()
 
     def _refuse_damaged(self) -> None:
         found = self.pragma("quick_check(1)")
         if found != "ok":
-            raise self._damaged(found)
+            raise self.damaged(found)
 
-    def _damaged(self, found: str) -> DatabaseError:
+    def foreign(self) -> DatabaseError:
+        """The error that tells that the file is not ours."""
+        return DatabaseError(
+            f"{self.path} is the database of another program",
+            hint="give chatcore a file of its own: 'database' in chatcore.toml, or --data for a new directory",
+        )
+
+    def damaged(self, found: str) -> DatabaseError:
+        """The error that tells what is wrong with the file, and how to rescue it."""
         backups = sorted(self.path.parent.glob(f"{self.path.name}.before-*"), key=lambda path: path.stat().st_mtime)
         copy = f", or put the backup {backups[-1]} in its place" if backups else ""
         return DatabaseError(
@@ -106,18 +121,9 @@ class Sqlite(peewee.SqliteDatabase):
             f"sqlite3 {self.path}.recovered{copy}",
         )
 
-    def _migrate(self, histories: Mapping[str, Path]) -> Mapping[str, DatabaseError]:
-        runners = {
-            name: Runner(self, str(directory), table_name=f"{name}_migrations") for name, directory in histories.items()
-        }
-        failed = {}
-        for name in list(runners):
-            if unknown := [entry.name for entry in runners[name].status() if entry.path is None]:
-                failed[name] = self._from_the_future(name, unknown)
-                del runners[name]
-        if "chatcore" in failed:
-            raise failed["chatcore"]
-        if _pending(runners):
+    def _migrate(self, directories: Mapping[str, Path]) -> Mapping[str, DatabaseError]:
+        runners, failed = histories.usable(self, directories, self._from_the_future)
+        if histories.pending(runners):
             failed |= self._run_migrations(runners)
         return failed
 
@@ -127,16 +133,16 @@ class Sqlite(peewee.SqliteDatabase):
             hint=f"upgrade {name}, or put the backup {self.path}.before-{name}-{unknown[0]} in its place",
         )
 
-    def _run_migrations(self, runners: Mapping[str, Runner]) -> dict[str, DatabaseError]:
+    def _run_migrations(self, runners: histories.Runners) -> histories.Failed:
         # Off, because rebuilding a table would delete what refers to it. Only possible outside a transaction.
         self.foreign_keys = 0
         try:
             with self.atomic("IMMEDIATE"):
-                due = _pending(runners)  # again: now no other process can run them
+                due = histories.pending(runners)  # again: now no other process can run them
                 if due and self.application_id:
                     self._refuse_damaged()
                     self._back_up(due)
-                failed = dict(filter(None, (self._run_history(name, runner) for name, runner in runners.items())))
+                failed = histories.run(self, runners)
                 if broken := self.statement("PRAGMA foreign_key_check").fetchone():
                     raise DatabaseError(f"a migration left rows of {broken[0]} without the {broken[2]} they belong to")
                 self.application_id = APPLICATION_ID
@@ -144,32 +150,36 @@ class Sqlite(peewee.SqliteDatabase):
             self.foreign_keys = 1
         return failed
 
-    def _run_history(self, name: str, runner: Runner) -> tuple[str, DatabaseError] | None:
-        try:
-            with self.atomic():
-                runner.up()
-        except Exception as error:
-            if name == "chatcore":
-                raise
-            # A migration is a plugin's code and may fail in any way; the others' must run all the same.
-            failure = DatabaseError(f"the migrations of {name} failed and were undone: {error}")
-            failure.__cause__ = error
-            return name, failure
-        return None
-
     def _back_up(self, due: str) -> None:
         """Copies the database as it is before migration `due`. A later attempt replaces the copy."""
         target = self.path.with_name(f"{self.path.name}.before-{due}")
         partial = target.with_name(f"{target.name}.partial")
         partial.unlink(missing_ok=True)
-        with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(partial)) as copy:
-            source.backup(copy)
+        with closing(_pinned(self.path)) as source:
+            _copy(source, partial)
         partial.replace(target)
+
+    def copy_to(self, target: Path, *, at_that_moment: Callable[[], None]) -> None:
+        """Copies the database, as it is at one moment, to a new file; whoever writes goes on meanwhile.
+
+        `at_that_moment` is called then, while nobody can write.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+            OSError: the copy cannot be written.
+        """
+        try:
+            with self.connection_context(), self.atomic("IMMEDIATE"):
+                at_that_moment()
+                source = _pinned(self.path)
+            with closing(source):
+                _copy(source, target)
+        except _FAULTS as error:
+            raise self.explain(error) from error
 
     # --- threads and transactions -------------------------------------------------------------------------------------
 
     def join(self, *, writes: bool) -> None:
-        """Connects the calling thread, if it is not, and gives its models this database."""
         if self.is_closed():
             bound.initialize(self)
             self.connect()
@@ -178,9 +188,22 @@ class Sqlite(peewee.SqliteDatabase):
                 self.pragma("busy_timeout", 0)  # `begin` waits, and more evenly: SQLite would sleep ever longer
 
     def leave(self) -> None:
-        """Closes the calling thread's connection."""
         self.close()
         bound.obj = None
+
+    def unit(self, *, writes: bool) -> AbstractContextManager[object]:
+        transaction: AbstractContextManager[object] = self.atomic("IMMEDIATE") if writes else self.atomic()
+        return transaction
+
+    def rest(self) -> None:
+        """A writer that always has something to write pauses now and then, or other processes would never come in."""
+        if time.monotonic() - self._rested > _TURN:
+            time.sleep(_LOCK_PAUSE)
+            self._rested = time.monotonic()
+
+    def worth_repeating(self, error: BaseException) -> bool:
+        """Never: where other processes are in the way, `begin` has waited for them."""
+        return False
 
     def begin(self, lock_type: str | None = None) -> None:
         """Begins a transaction; waits for other processes that write."""
@@ -194,16 +217,21 @@ class Sqlite(peewee.SqliteDatabase):
 
     def statement(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
         """Runs one statement in the calling thread's connection."""
-        cursor: sqlite3.Cursor = self.execute_sql(sql, parameters)  # type: ignore[no-untyped-call]  # peewee's stub
+        return self.execute_sql(sql, parameters)
+
+    def execute_sql(self, sql: str, params: Sequence[object] | None = None) -> sqlite3.Cursor:
+        """Runs a statement. Refuses a text that not every database can keep."""
+        if any(isinstance(value, str) and "\0" in value for value in params or ()):
+            raise nul_refused()
+        cursor: sqlite3.Cursor = super().execute_sql(sql, params)  # type: ignore[no-untyped-call]  # peewee's stub
         return cursor
 
     def explain(self, error: BaseException) -> BaseException:
-        """The DatabaseError that tells of an error of SQLite, with its remedy. Any other error stays as it is."""
         if not isinstance(error, _FAULTS):
             return error
         name = _name(error)
         if name.startswith("SQLITE_CORRUPT") or "decode to UTF-8" in str(error):
-            return self._damaged(name or "text that is none")
+            return self.damaged(name or "text that is none")
         what, remedy = _CAUSES.get("_".join(name.split("_")[:2]), (str(error), None))
         return DatabaseError(f"{self.path}: {what}", hint=remedy)
 
@@ -213,16 +241,17 @@ class Sqlite(peewee.SqliteDatabase):
         """Nothing: whoever watches sees that the file has changed."""
 
     def follow(self, watch: Watch) -> None:
-        """The thread that tells those who watch that some connection has committed something."""
+        """Looks whether any connection has committed something, while somebody waits for that."""
         known = None
-        while watch.until_awaited():
+        while not watch.closed:
+            watch.until_awaited()
             with suppress(peewee.PeeweeException):  # whoever is told and reads is told the cause
                 self.join(writes=False)
                 seen = self.pragma("data_version")
                 if seen != known:
                     known = seen
                     watch.tell()
-            time.sleep(_LOOK_PAUSE)
+            watch.pause(_LOOK_PAUSE)
         self.leave()
 
     # --- search -------------------------------------------------------------------------------------------------------
@@ -261,6 +290,25 @@ class Sqlite(peewee.SqliteDatabase):
         return peewee.SQL(f"(SELECT rowid FROM {index} WHERE {index} MATCH ?)", (pattern,))  # noqa: S608  names of ours
 
 
+def _pinned(path: Path) -> sqlite3.Connection:
+    """A connection that goes on seeing the database as it is now."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM sqlite_master")
+    return connection
+
+
+def _copy(source: sqlite3.Connection, target: Path) -> None:
+    with closing(sqlite3.connect(target)) as copy:
+        try:
+            # In steps, between which Python looks whether it is to stop.
+            source.backup(copy, pages=_COPIED_AT_ONCE, progress=lambda *_: None)
+        except sqlite3.OperationalError as error:
+            if _name(error) in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):  # only the copy is written to
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+            raise
+
+
 def _patiently(work: Callable[[], object]) -> None:
     """Does something again until no other process is in its way."""
     give_up = time.monotonic() + _LOCK_PATIENCE
@@ -273,12 +321,6 @@ def _patiently(work: Callable[[], object]) -> None:
             time.sleep(_LOCK_PAUSE)
         else:
             return
-
-
-def _pending(runners: Mapping[str, Runner]) -> str | None:
-    """The first migration that is due, with its history's name."""
-    due = (f"{name}-{entry.name}" for name, runner in runners.items() for entry in runner.status() if not entry.applied)
-    return next(due, None)
 
 
 def _name(error: BaseException) -> str:

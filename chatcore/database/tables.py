@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import peewee
 
-from chatcore.errors import DatabaseError
+from chatcore.errors import DatabaseError, RequestError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -71,6 +71,31 @@ def fetch(query: Any) -> list[tuple[Any, ...]]:
     return list(query.tuples())
 
 
+def locked(select: str) -> str:
+    """A SELECT of rows that the unit of work may change. No other unit changes them until this one ends.
+
+    Where several units write at a time (PostgreSQL), one that waited for a row sees it as the other left it. What is
+    not there cannot be locked: a unit that then inserts it, after another has, is run again and finds it. In a unit
+    that only reads, it locks nothing.
+    """
+    return f"{select} {bound.row_lock}"
+
+
+def locking(query: Any) -> Any:
+    """As `locked`, for a query that peewee builds."""
+    return query.for_update() if bound.row_lock else query
+
+
+def without_nul(text: str) -> str:
+    """A text as a column can keep it: without the character NUL, which PostgreSQL refuses."""
+    return text.replace("\0", "\ufffd")
+
+
+def nul_refused() -> RequestError:
+    """The error for a text that should have been `without_nul`."""
+    return RequestError("the text has the character NUL", hint="leave it out")
+
+
 def announce(channel: str) -> None:
     """Tells everybody who watches a channel (`Database.watch`), in whatever process, when this unit of work commits."""
     bound.announce(channel)
@@ -97,7 +122,7 @@ class Moment(peewee.BigIntegerField):
 
 
 class JsonField(peewee.JSONField):
-    """JSON: text in SQLite, jsonb in PostgreSQL."""
+    """JSON, kept as it was written: the order of keys, and the form of numbers."""
 
     def __init__(self, *, null: bool = False) -> None:
         super().__init__(dumps=json_text, loads=msgspec.json.decode, null=null)
@@ -205,6 +230,42 @@ class RunSignal(Table):
 
     class Meta:
         primary_key = peewee.CompositeKey("worker", "run_id", "kind")
+
+
+class Approval(Table):
+    """A tool call that needs somebody's consent. `place` is the message that will hold its answer. It is `settled` when
+    the run's worker has acted on the decision, or has found that there is none in time."""
+
+    place = peewee.BigIntegerField(primary_key=True)
+    run = peewee.ForeignKeyField(Run, on_delete="CASCADE", backref="+")
+    call_id = peewee.TextField()
+    tool = peewee.TextField()
+    arguments = JsonField()
+    digest = peewee.TextField()
+    expires_at = Moment()
+    decision = peewee.TextField(null=True)
+    settled = peewee.BooleanField(default=False)
+
+
+class PausedTurn(Table):
+    """What a worker needs to go on with a run that waits for approvals."""
+
+    run = peewee.ForeignKeyField(Run, on_delete="CASCADE", primary_key=True, backref="+")
+    data = JsonField()
+
+
+class ToolPin(Table):
+    """The definition of a source's tool that is trusted, and the one that it has now, if that is another."""
+
+    source = peewee.TextField()
+    name = peewee.TextField()
+    definition = JsonField()
+    fingerprint = peewee.TextField()
+    changed = JsonField(null=True)
+    changed_fingerprint = peewee.TextField(null=True)
+
+    class Meta:
+        primary_key = peewee.CompositeKey("source", "name")
 
 
 class Job(Table):

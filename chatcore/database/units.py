@@ -10,18 +10,15 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
+from chatcore.database.engine import Engine
 from chatcore.errors import RequestError
+from chatcore.tally import Histogram
 
-if TYPE_CHECKING:
-    from chatcore.database.sqlite import Sqlite
-
-_LARGEST_GROUP = 100  # units; the first of them waits for the last
-# Seconds: a writer that always has something to write pauses now and then, or other processes would never come in.
-_TURN, _PAUSE = 0.01, 0.001
+_ATTEMPTS = 5
 
 
 @attrs.define(eq=False)
@@ -47,65 +44,69 @@ Queue: TypeAlias = SimpleQueue[Unit | None]
 """Units to run. None ends the thread that takes it."""
 
 
-def run_writer(engine: "Sqlite", queue: Queue) -> None:
-    """The thread that writes. Units that wait at the same time share one commit, and are told of it together."""
-    going, paused = True, time.monotonic()
+def run_writer(engine: Engine, queue: Queue, commits: Histogram) -> None:
+    """A thread that writes. Units that wait at the same time may share one commit, and are told of it together.
+
+    `commits` takes how many seconds each group took.
+    """
+    going = True
     while going:
-        taken = _take(queue)
+        taken = _take(queue, engine.largest_group)
         going = taken[-1] is not None
         units = [unit for unit in taken if unit is not None]
-        _commit(engine, units)
+        if units:
+            started = time.monotonic()
+            _run(engine, units, writes=True)
+            commits.observe(time.monotonic() - started)
         _tell(units)
-        if not queue.empty() and time.monotonic() - paused > _TURN:
-            time.sleep(_PAUSE)
-            paused = time.monotonic()
+        if not queue.empty():
+            engine.rest()
     engine.leave()
 
 
-def run_reader(engine: "Sqlite", queue: Queue) -> None:
+def run_reader(engine: Engine, queue: Queue) -> None:
     """A thread that reads. Each unit sees the database as it was at one moment."""
     while (unit := queue.get()) is not None:
-        try:
-            engine.join(writes=False)
-            with engine.atomic():
-                unit.result = unit.work()
-        except BaseException as error:  # noqa: BLE001  the thread's boundary: whatever it is, the caller gets it
-            unit.error = _told(engine, error)
+        _run(engine, [unit], writes=False)
         _tell([unit])
     engine.leave()
 
 
-def _take(queue: Queue) -> list[Unit | None]:
+def _take(queue: Queue, most: int) -> list[Unit | None]:
     taken = [queue.get()]
     with suppress(Empty):
-        while taken[-1] is not None and len(taken) < _LARGEST_GROUP:
+        while taken[-1] is not None and len(taken) < most:
             taken.append(queue.get_nowait())
     return taken
 
 
-def _commit(engine: "Sqlite", units: Sequence[Unit]) -> None:
+def _run(engine: Engine, units: Sequence[Unit], *, writes: bool) -> None:
     """Runs units in one transaction. If one of them fails nothing is stored, and each gets a transaction of its own.
 
-    A savepoint around each would spare that, but it doubles what a commit costs: the database copies every page that a
-    unit changes. Most units fail never.
+    A savepoint around each would spare that, but it doubles what a commit costs: SQLite copies every page that a unit
+    changes. Most units fail never.
     """
-    begun = False
-    try:
-        engine.join(writes=True)
-        with engine.atomic("IMMEDIATE"):
-            begun = True
+    for attempt in range(1, _ATTEMPTS + 1):
+        begun = False
+        try:
+            engine.join(writes=writes)
+            with engine.unit(writes=writes):
+                begun = True
+                for unit in units:
+                    unit.result = unit.work()
+        except BaseException as error:  # noqa: BLE001  the thread's boundary: whatever it is, the callers get it
+            if begun and len(units) > 1:
+                for unit in units:
+                    _run(engine, [unit], writes=writes)
+                return
+            if attempt < _ATTEMPTS and engine.worth_repeating(error):
+                continue
             for unit in units:
-                unit.result = unit.work()
-    except BaseException as error:  # noqa: BLE001  the thread's boundary: whatever it is, the callers get it
-        if begun and len(units) > 1:
-            for unit in units:
-                _commit(engine, [unit])
-            return
-        for unit in units:
-            unit.error = _told(engine, error)
+                unit.error = _told(engine, error)
+        return
 
 
-def _told(engine: "Sqlite", error: BaseException) -> BaseException:
+def _told(engine: Engine, error: BaseException) -> BaseException:
     """What the caller is told of an error in its unit."""
     told: BaseException
     if isinstance(error, StopIteration):

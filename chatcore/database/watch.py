@@ -43,11 +43,16 @@ class Watch:
     """All who watch one database. An engine's `follow` runs in a thread and tells them."""
 
     def __init__(self) -> None:
-        self.closed = False
+        self._closed = threading.Event()
         self._watchers: dict[str, set[Watcher]] = defaultdict(set)
         self._lock = threading.Lock()
         self._waiting = 0
         self._wanted = threading.Event()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the database was closed, and the thread is to end."""
+        return self._closed.is_set()
 
     @contextmanager
     def watching(self, channel: str) -> Iterator[Watcher]:
@@ -80,10 +85,13 @@ class Watch:
             else:
                 self._wanted.clear()
 
-    def until_awaited(self) -> bool:
-        """Blocks the thread until somebody waits. False: the database is closed, the thread is to end."""
+    def until_awaited(self) -> None:
+        """Blocks the thread until somebody waits, or it is closed."""
         self._wanted.wait()
-        return not self.closed
+
+    def pause(self, seconds: float) -> None:
+        """Blocks the thread for a time, or until it is closed."""
+        self._closed.wait(seconds)
 
     def tell(self, channel: str | None = None) -> None:
         """Wakes those who watch a channel; without one, all."""
@@ -95,6 +103,6 @@ class Watch:
 
     def close(self) -> None:
         """Ends the thread, and the waiting of all."""
-        self.closed = True
+        self._closed.set()
         self._wanted.set()
         self.tell()

@@ -4,6 +4,6 @@
 """
 
 from chatcore.plugins.find import Found, find
-from chatcore.plugins.load import Hook, Plugins, Row, State
+from chatcore.plugins.load import Hook, Plugins, Row, State, unknown_names
 
-__all__ = ["Found", "Hook", "Plugins", "Row", "State", "find"]
+__all__ = ["Found", "Hook", "Plugins", "Row", "State", "find", "unknown_names"]

@@ -1,4 +1,5 @@
-"""Finds plugins without importing them: entry points of installed distributions, and single files in a directory."""
+"""Finds plugins without importing them: entry points of installed distributions, single files in a directory, and
+classes that the configuration names."""
 
 import importlib.util
 import inspect
@@ -7,7 +8,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from importlib.metadata import entry_points, version
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -46,17 +47,19 @@ def find(
     given: Iterable[Named] = (),
     discover: bool = True,
     plugins_dir: Path | None = None,
+    classes: Iterable[str] = (),
 ) -> Sequence[Found]:
     """The built-in plugins in their order, then the others by name.
 
-    `given` are classes that somebody has in hand. `discover`: look among the installed distributions and in
-    `plugins_dir`.
+    `given` are classes that somebody has in hand, `classes` are such as `MODULE:CLASS`, named like the class in lower
+    case. `discover`: look among the installed distributions and in `plugins_dir`.
 
     Raises:
         ConfigError: `plugins_dir` is not a directory.
     """
     core = version("chatcore")
     found = [Found(Provenance(name, cls.__module__, ""), partial(_as_is, cls)) for name, cls in given]
+    found += map(_class, classes)
     if discover:
         found += [*_installed(), *_files(plugins_dir)]
     return [
@@ -92,11 +95,22 @@ def _installed() -> Iterable[Found]:
         yield Found(Provenance(entry.name, name, version_), entry.load)
 
 
+def _class(place: str) -> Found:
+    name = re.split(r"[.:]", place)[-1].lower()
+    return Found(Provenance(name, place, ""), partial(_load_class, name, place))
+
+
+def _load_class(name: str, place: str) -> object:
+    if not re.fullmatch(r"[\w.]+:\w+", place):
+        raise PluginError(f"{place!r} is not the class of a plugin, written MODULE:CLASS")
+    return EntryPoint(name, place, GROUP).load()
+
+
 def _files(directory: Path | None) -> Iterable[Found]:
     if directory is None:
         return
     if not directory.is_dir():
-        raise ConfigError(f"plugins_dir: {directory} is not a directory")
+        raise ConfigError(f"plugins_dir: {directory} is not a directory", hint="make it, or name another")
     for path in directory.glob("*.py"):
         if not path.name.startswith(("_", ".")):
             yield Found(Provenance(path.stem, str(path), ""), partial(_load_file, path))

@@ -20,12 +20,13 @@ import pluggy
 
 from chatcore.config import Loaded, plugin_settings
 from chatcore.errors import ChatcoreError, ConfigError, DuplicateName, NotFound, PluginError, PluginOff
-from chatcore.hooks import Context, Plugin, hookspec
+from chatcore.hooks import Context, Host, Plugin, hookspec
 from chatcore.plugins import turns
 from chatcore.plugins.check import TURN_HOOKS, check_class, check_hooks, contributions
 from chatcore.plugins.find import Found, Named, check_name, find, forget_module
 from chatcore.registry import Contribution, Provenance, Registry
 from chatcore.tools import JsonObject
+from chatcore.trust import Trust
 from chatcore.types import Turn, TurnResult
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Plugins:
 
     def __init__(self, loaded: Loaded, database: "Database") -> None:
         self.registry = Registry()
+        self.trust = Trust(loaded.config.tool_policy, database)
         self._loaded = loaded
         self._database = database
         self._manager = pluggy.PluginManager(hookspec.project_name)
@@ -110,8 +112,15 @@ class Plugins:
             PluginError: a built-in plugin has failed; or, with `strict`, one has failed or is off.
         """
         config = loaded.config
-        found = find(builtins=builtins, given=given, discover=discover, plugins_dir=config.plugins_dir)
-        _warn_of_unknown_names(loaded, [one.name for one in found])
+        found = find(
+            builtins=builtins,
+            given=given,
+            discover=discover,
+            plugins_dir=config.plugins_dir,
+            classes=config.load,
+        )
+        for problem in unknown_names(loaded, [one.name for one in found]):
+            logger.warning(problem)
         plugins = cls(loaded, database)
         for one in sorted(
             found, key=lambda f: config.order.index(f.name) if f.name in config.order else len(config.order)
@@ -212,9 +221,18 @@ class Plugins:
             directory=self._loaded.config.data / "plugins" / name,
             database=self._database,
             log=logging.getLogger(f"chatcore.plugin.{name}"),
+            environ=self._loaded.environ,
+            host=self._host(),
         )
         with _blamed("__init__"):
             return cls(context)
+
+    def _host(self) -> Host:
+        config = self._loaded.config
+        provider_for = partial(
+            self.registry.provider_for, default_model=config.default_model, default_provider=config.default_provider
+        )
+        return Host(provider_for, lambda: self.trust.free(self.registry.tools()), config.limits)
 
     def _register(self, plugin: Plugin[Any], provenance: Provenance) -> Sequence[Contribution]:
         """Asks the contributing hooks one implementation at a time. All is given to the registry, or nothing."""
@@ -230,7 +248,7 @@ class Plugins:
             return ()
         if hook in TURN_HOOKS:
             return [Contribution(TURN_HOOKS[hook], provenance.plugin, function, provenance)]
-        with _blamed(hook), self.registry.calls.charge(provenance.plugin, hook, suspends=False):
+        with _blamed(hook), self.registry.calls.charge(provenance.plugin, hook):
             return contributions(hook, function(), provenance)
 
     def _implementers(self, hook: str) -> Mapping[str, Any]:
@@ -253,8 +271,8 @@ class Plugins:
     # --- turns --------------------------------------------------------------------------------------------------------
 
     async def prepare(self, turn: Turn) -> Turn:
-        """See `turns.prepare`."""
-        return await turns.prepare(self.registry, turn)
+        """See `turns.prepare`. What the operator does not let a turn have of its tools is taken away after that."""
+        return await self.trust.vet(await turns.prepare(self.registry, turn))
 
     async def finish(self, turn: Turn, result: TurnResult) -> None:
         """See `turns.finish`."""
@@ -320,11 +338,12 @@ def _first_line(documented: object) -> str:
     return (documented.__doc__ or "").strip().partition("\n")[0]
 
 
-def _warn_of_unknown_names(loaded: Loaded, names: Sequence[str]) -> None:
+def unknown_names(loaded: Loaded, names: Sequence[str]) -> Iterator[str]:
+    """What the configuration says of plugins that are not there: each in a sentence. `names` are those that are."""
     places = {"disable": loaded.config.disable, "order": loaded.config.order, "[plugins]": loaded.plugins}
     for where, used in places.items():
         for name in used:
             if name not in names:
                 close = difflib.get_close_matches(name, names, n=1)
                 advice = f"; did you mean {close[0]!r}?" if close else ""
-                logger.warning("%s in the configuration names %r, which is not installed%s", where, name, advice)
+                yield f"{where} in the configuration names {name!r}, which is not installed{advice}"

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import attrs
 
 from chatcore import sse, wire
+from chatcore.config import Config
 from chatcore.errors import ChatcoreError, RequestError, StreamBroken
 from chatcore.http import Timeouts, failures, make_client
-from chatcore.terminal.frames import FrameReader, Note, Part
+from chatcore.terminal.frames import Approval, FrameReader, Note, Part
 
 if TYPE_CHECKING:
     import httpx
@@ -20,6 +22,10 @@ TIMEOUTS = Timeouts(connect=5.0, first_byte=60.0, idle=45.0)
 
 RECONNECT = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds before each try to read on after the connection was lost."""
+
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  nothing is bound: where such a server is called
+_JSON = {"content-type": "application/json"}
 
 
 @attrs.frozen
@@ -63,8 +69,21 @@ class ChatClient:
         if self._run_id is not None:
             await self._request("POST", f"/api/chat/runs/{self._run_id}/stop")
 
-    async def ask(self, text: str) -> AsyncIterator[Part]:
+    async def decide(self, approval: Approval, *, allow: bool) -> None:
+        """Says whether a call of a tool in the answer that is being given may be run.
+
+        Raises:
+            ChatcoreError: the call does not wait any more.
+        """
+        path = f"/api/chat/runs/{self._run_id}/approvals/{quote(approval.call_id)}"
+        decision = {"digest": approval.digest, "decision": "approve" if allow else "reject"}
+        await self._request("POST", path, content=wire.dumps(decision), headers=_JSON)
+
+    async def ask(self, text: str, *, can_approve: bool = False) -> AsyncIterator[Part]:
         """Says something and gives the parts of the answer. Reads on where a lost connection left off.
+
+        `can_approve`: among the parts there may be an `Approval`, which `decide` answers; otherwise calls that need one
+        are refused.
 
         Raises:
             ChatcoreError: the server refused, could not be reached, or was lost and did not come back.
@@ -75,7 +94,9 @@ class ChatClient:
         if self._session_id:
             body["session_id"] = self._session_id
         # A connection that is lost is no wish to stop: who wants that says so.
-        headers = {"chatcore-on-disconnect": "continue", "content-type": "application/json"}
+        headers = {**_JSON, "chatcore-on-disconnect": "continue"}
+        if can_approve:
+            headers["chatcore-approvals"] = "ask"
         answer = _Answer()
         try:
             async with self._stream("POST", "/api/chat/stream", content=wire.dumps(body), headers=headers) as response:
@@ -193,3 +214,9 @@ async def is_chatcore(url: str) -> bool:
         except unreachable:
             return False
     return isinstance(health, dict) and "default_model" in health
+
+
+def url_of(config: Config) -> str:
+    """Where a server with this configuration is called from the same machine."""
+    host = _EVERYWHERE.get(config.host) or (f"[{config.host}]" if ":" in config.host else config.host)
+    return f"{'https' if config.certfile else 'http'}://{host}:{config.port}"

@@ -31,6 +31,16 @@ class ToolUse:
 
 
 @attrs.frozen
+class Approval:
+    """A call of a tool that needs consent. `arguments` are JSON; the decision repeats the `digest`."""
+
+    call_id: str
+    tool: str
+    arguments: str
+    digest: str
+
+
+@attrs.frozen
 class Note:
     """Something that the model did not say."""
 
@@ -44,7 +54,7 @@ class Problem:
     text: str
 
 
-Part: TypeAlias = Text | Reasoning | ToolUse | Note | Problem
+Part: TypeAlias = Text | Reasoning | ToolUse | Approval | Note | Problem
 
 _NOTES = {
     "length": "The answer was cut off: it reached its greatest length.",
@@ -78,6 +88,8 @@ class FrameReader:
                 yield from self._metadata(data)
             case "tool", {"status": str(status), "name": str(tool)}:
                 yield from _tool(status, tool, data.get("message"))
+            case "approval", {"call_id": str(call_id), "tool": str(tool), "digest": str(digest)}:
+                yield Approval(call_id, tool, wire.dumps(data.get("arguments")).decode(), digest)
             case "notice", {"message": str(message)}:
                 yield Note(message)
             case "error", {"error": str(error)}:

@@ -1,5 +1,7 @@
 """Shows answers: as rendered Markdown that grows in place, or as plain text where the output is not a terminal."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -28,6 +30,9 @@ class Screen(Protocol):
 
     def show(self, part: Part) -> None: ...
 
+    def pause(self) -> AbstractContextManager[object]:
+        """While somebody is asked something: what was shown stays above."""
+
 
 class PlainScreen:
     """The answer's text on standard output as it comes, so that it can be piped; everything else on standard error."""
@@ -54,6 +59,13 @@ class PlainScreen:
                 click.echo(text, err=True)
             case ToolUse(name, status):
                 click.echo(f"[{name} {status}]", err=True)
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        if self._end and not self._end.endswith("\n"):
+            click.echo()
+        self._end = ""
+        yield
 
 
 class RichScreen:
@@ -91,6 +103,15 @@ class RichScreen:
                 self._line(text, "dim")
             case Problem(text):
                 self._line(text, "red")
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        self._complete(len(self._growing))
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
 
     def _grow(self, kind: type[Text | Reasoning], text: str) -> None:
         if kind is not self._kind:

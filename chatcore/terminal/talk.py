@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import click
 from anyio.from_thread import BlockingPortal
@@ -16,7 +17,8 @@ from rich.console import Console
 
 from chatcore.errors import ChatcoreError
 from chatcore.terminal.client import ChatClient, Choice
-from chatcore.terminal.frames import Note, Problem
+from chatcore.terminal.frames import Approval, Note, Problem
+from chatcore.terminal.printable import printable
 from chatcore.terminal.screen import PlainScreen, RichScreen, Screen
 
 LISTED = 40
@@ -52,8 +54,11 @@ class Talk:
 
         with self._screen() as screen, _on_ctrl_c(stop):
             try:
-                for part in _iterate(self._portal, self._client.ask(text)):
-                    screen.show(part)
+                for part in _iterate(self._portal, self._client.ask(text, can_approve=sys.stdin.isatty())):
+                    if isinstance(part, Approval):
+                        self._decide(part, screen, stop)
+                    else:
+                        screen.show(part)
                     failed = failed or isinstance(part, Problem)
             except ChatcoreError as error:
                 failed = True
@@ -63,6 +68,17 @@ class Talk:
             if stopped:
                 screen.show(Note("Stopped."))
         return 130 if stopped else int(failed)
+
+    def _decide(self, approval: Approval, screen: Screen, stop: Callable[[], None]) -> None:
+        """Asks whether a call may be run. Ctrl-C stops the answer instead."""
+        try:
+            with screen.pause(), _on_ctrl_c(_interrupt):
+                allow = _allowed(f"{approval.tool} is to be run with {approval.arguments}. Allow it? [y/N] ")
+            self._portal.call(partial(self._client.decide, approval, allow=allow))
+        except KeyboardInterrupt:
+            stop()
+        except ChatcoreError as error:
+            screen.show(Note(told(error)))
 
     def _screen(self) -> Screen:
         return RichScreen(self._console) if self._console.is_terminal else PlainScreen()
@@ -153,6 +169,19 @@ def _typed() -> str | None:
         click.echo()
         return None
     return "\n".join(lines)
+
+
+def _allowed(question: str) -> bool:
+    """Whether somebody types yes. The question is no part of the output, which may go elsewhere."""
+    click.echo(printable(question), nl=False, err=True)
+    try:
+        return input().strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _edit_lines() -> None:

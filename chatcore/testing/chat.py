@@ -46,6 +46,11 @@ class Reply:
             if isinstance(choice["delta"].get("content"), str)
         )
 
+    @property
+    def results(self) -> list[str]:
+        """What the tools gave, in the order in which they ended. The model gets it in a frame, as data."""
+        return [frame.data["result"] for frame in self.named("tool") if frame.data["status"] in ("finished", "error")]
+
     def named(self, event: str) -> list[Frame]:
         """The frames of one name."""
         return [frame for frame in self.frames if frame.event == event]

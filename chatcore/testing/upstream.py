@@ -9,7 +9,9 @@ First a recorded stream byte by byte, then for ever the answer that it is too bu
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import socket
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -27,33 +29,38 @@ class Reply:
     """What the fake answers.
 
     Args:
-        chunks: how the body is cut: None is in one piece, a number in pieces of so many bytes, a sequence in pieces of
-            these sizes and then the rest.
+        body: the body, or its pieces as they are to be sent, of which there may be no end.
+        chunks: how a body is cut that is not in pieces: None not at all, a number into pieces of so many bytes, a
+            sequence into pieces of these sizes and the rest.
+        pause: seconds after each piece.
         gates: events to wait for before the piece with that number is sent; the number of pieces is the end.
         before: an event to wait for before anything is sent.
         drop_after: bytes of the body after which the connection is closed, in the middle of the answer.
         hang_up: closes the connection instead of answering.
+        reset: closes it as an operating system does whose program has crashed: with RST.
     """
 
-    body: bytes = b""
+    body: bytes | Iterable[bytes] = b""
     status: int = 200
     headers: Mapping[str, str] = attrs.field(factory=dict)
     chunks: int | Sequence[int] | None = None
+    pause: float = 0.0
     gates: Mapping[int, asyncio.Event] = attrs.field(factory=dict)
     before: asyncio.Event | None = None
     drop_after: int | None = None
     hang_up: bool = False
+    reset: bool = False
 
     @classmethod
     def sse(
         cls,
-        source: Path | bytes,
+        source: Path | bytes | Iterable[bytes],
         *,
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Self:
         """An event stream: a file's bytes, or these."""
-        body = source if isinstance(source, bytes) else source.read_bytes()
+        body = source.read_bytes() if isinstance(source, Path) else source
         return cls(body=body, headers={"content-type": "text/event-stream", **(headers or {})}, **options)
 
     @classmethod
@@ -75,6 +82,9 @@ class Reply:
 
     def pieces(self) -> Iterator[bytes]:
         """The body, cut."""
+        if not isinstance(self.body, bytes):
+            yield from self.body
+            return
         body = self.body if self.drop_after is None else self.body[: self.drop_after]
         sizes = [self.chunks] * len(body) if isinstance(self.chunks, int) else self.chunks or ()
         for size in sizes:
@@ -105,7 +115,8 @@ class FakeUpstream:
     """The fake. `url` is its base URL; `requests` and `connections` are what it has seen.
 
     `answer` gives the replies to calls of a model, `route` those of any other path below the base. They are given in
-    order, the last one for ever. `/models` and `/key` answer without being told to; other paths with 404.
+    order, the last one for ever; a function is asked for one each time. `/models` and `/key` answer without being told
+    to; other paths with 404.
     """
 
     def __init__(self, *, base: str = "/api/v1") -> None:
@@ -113,16 +124,19 @@ class FakeUpstream:
         self.connections = 0
         self.url = ""
         self._base = base
-        self._replies: dict[str, list[Reply]] = {"/models": [Reply.json(MODELS)], "/key": [Reply.json(KEY)]}
+        self._replies: dict[str, list[Reply | Callable[[Request], Reply]]] = {
+            "/models": [Reply.json(MODELS)],
+            "/key": [Reply.json(KEY)],
+        }
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Condition()
 
-    def answer(self, *replies: Reply) -> None:
+    def answer(self, *replies: Reply | Callable[[Request], Reply]) -> None:
         """The replies to `POST /chat/completions`."""
         self.route("/chat/completions", *replies)
 
-    def route(self, path: str, *replies: Reply) -> None:
+    def route(self, path: str, *replies: Reply | Callable[[Request], Reply]) -> None:
         """The replies to a path, such as `/generation`. The query is no part of it."""
         self._replies[path] = list(replies)
 
@@ -173,7 +187,8 @@ class FakeUpstream:
         replies = self._replies.get(path)
         if not replies:
             return Reply.json({"error": {"code": 404, "message": f"the fake has no reply for {path}"}}, status=404)
-        return replies.pop(0) if len(replies) > 1 else replies[0]
+        reply = replies.pop(0) if len(replies) > 1 else replies[0]
+        return reply(request) if callable(reply) else reply
 
 
 class _Connection(asyncio.StreamReaderProtocol):
@@ -211,7 +226,10 @@ async def _read_request(reader: asyncio.StreamReader, closed: asyncio.Future[flo
 async def _write_reply(reply: Reply, writer: asyncio.StreamWriter, closed: asyncio.Future[float]) -> bool:
     """Answers a request; gives whether the connection can serve another."""
     await _wait(reply.before, closed)
-    if reply.hang_up or closed.done():
+    if reply.reset:
+        # Without time to linger, closing a socket resets its connection.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if reply.hang_up or reply.reset or closed.done():
         return False
     headers = {**reply.headers, "transfer-encoding": "chunked"}
     lines = [f"HTTP/1.1 {reply.status} Fake", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
@@ -221,7 +239,7 @@ async def _write_reply(reply: Reply, writer: asyncio.StreamWriter, closed: async
         await _wait(reply.gates.get(number - 1), closed)
         writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         await writer.drain()
-        await asyncio.sleep(0)  # a read of its own for the client, as far as the network stack lets it
+        await asyncio.sleep(reply.pause)  # a read of its own for the client, as far as the network stack lets it
     await _wait(reply.gates.get(number), closed)
     if reply.drop_after is not None:
         return False

@@ -11,11 +11,6 @@ def notes(load_example):
     return load_example("tool_plugin")
 
 
-def answers(model: ScriptedProvider, request: int) -> list[str]:
-    """What the model is told by tools in its n-th request."""
-    return [message.text for message in model.requests[request].messages if message.role == "tool"]
-
-
 async def test_a_note_is_kept_and_found_in_another_conversation(make_chat, notes):
     """Notes belong to the person, not to the conversation; every word must occur, in any case."""
     model = ScriptedProvider(
@@ -24,18 +19,16 @@ async def test_a_note_is_kept_and_found_in_another_conversation(make_chat, notes
         [call("note_find", id="a", words="BREAD milk"), call("note_find", id="b", words="eggs")],
     )
     chat = await make_chat(notes, provider=model)
-    await chat.say("Remember milk and bread.")
-    await chat.say("What is to buy?")
-    assert answers(model, 1) == ["Kept as note 1."]
-    assert answers(model, 3) == ['["Milk and bread"]', "[]"]
+    assert (await chat.say("Remember milk and bread.")).results == ["Kept as note 1."]
+    assert sorted((await chat.say("What is to buy?")).results) == ['["Milk and bread"]', "[]"]
 
 
 async def test_notes_asked_for_at_once_are_all_kept(make_chat, notes):
     """Tools of one answer run together; none overwrites another's note."""
     model = ScriptedProvider([call("note_add", id=str(n), text=f"note {n}") for n in range(5)])
     chat = await make_chat(notes, provider=model)
-    await chat.say("Keep five notes.")
-    assert sorted(answers(model, 1)) == [f"Kept as note {n}." for n in range(1, 6)]
+    reply = await chat.say("Keep five notes.")
+    assert sorted(reply.results) == [f"Kept as note {n}." for n in range(1, 6)]
 
 
 @pytest.mark.parametrize(("note", "told"), [("  \n ", "the note is empty"), ("one more", "which is the limit")])
@@ -45,7 +38,7 @@ async def test_what_cannot_be_kept_is_told_to_the_model(make_chat, notes, note, 
     chat = await make_chat(notes, provider=model, most=1)
     reply = await chat.say("Keep two notes.")
     assert reply.text == "Sorry."
-    assert told in answers(model, 2)[1]
+    assert told in reply.results[1]
 
 
 async def test_the_model_is_not_shown_for_whom_the_tool_runs(make_chat, notes):

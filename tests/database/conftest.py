@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from chatcore.types import Message, Principal
 
 
 @pytest_asyncio.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
+async def database(database_url: str) -> AsyncIterator[Database]:
     """An open database."""
-    database = Database(str(tmp_path / "chatcore.db"))
+    database = Database(database_url)
     await database.open()
     yield database
     await database.close()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chatcore.database import Conversations, Database, LogRow, NewMessage, NewRun, Runs, tables
+from chatcore.database.runs import set_state
 from chatcore.errors import Conflict, NotFound, RequestError
 from chatcore.types import Message, Principal
 
@@ -114,7 +115,7 @@ async def test_one_run_at_a_time(begin: Any, user: User, runs: Runs, new_run: Ma
         await begin(user("Two"), exclusive=True)
     await begin(user("Elsewhere"), conversation_id="d", exclusive=True)
     await begin(user("Beside it"))
-    await runs.set_state("r1", "waiting")
+    await runs.database.write(lambda: set_state("r1", "waiting"))
     with pytest.raises(Conflict):
         await begin(user("Two"), exclusive=True)
     await runs.renew("here", ["r1", "run3"], datetime.now(UTC) - timedelta(seconds=1))
@@ -323,6 +324,7 @@ async def test_preview_is_plain_text(begin: Any, user: User, conversations: Conv
     assert row.preview == "What is this?"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_list_reads_by_index(database: Database, ann: Principal) -> None:
     """The list is one statement that scans no table, however many conversations there are."""
     statements: list[str] = []

@@ -2,11 +2,14 @@
 
 import inspect
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from chatcore.database import (
+    Approval,
+    Approvals,
     Conversations,
     Database,
     Documents,
@@ -45,6 +48,9 @@ CALLS: dict[tuple[type[Any], str], tuple[dict[str, Any], Any]] = {
     (Runs, "get"): ({"run_id": "r"}, MISSING),
     (Runs, "running"): ({"conversation_id": "c"}, []),
     (Runs, "log"): ({"run_id": "r", "after": 0}, MISSING),
+    (Runs, "take_over"): ({"run_id": "r"}, MISSING),
+    (Approvals, "open"): ({"run_id": "r"}, []),
+    (Approvals, "decide"): ({"run_id": "r", "call_id": "a", "digest": "d", "decision": "reject"}, MISSING),
     (Documents, "get"): ({"namespace": "n", "key": "k"}, None),
     (Documents, "list"): ({"namespace": "n"}, {}),
     (Documents, "put"): ({"namespace": "n", "key": "k", "value": 2}, "one of his own"),
@@ -55,16 +61,20 @@ CALLS: dict[tuple[type[Any], str], tuple[dict[str, Any], Any]] = {
     (RecentDocuments, "delete"): ({"namespace": "n", "key": "k"}, False),
 }
 # For the worker that executes runs, which no request reaches directly.
-INTERNAL = {"journal", "settle", "set_state", "finish", "renew", "claim_expired", "forget", "prune"}
+INTERNAL = {
+    Runs: {"journal", "settle", "finish", "hand_over", "renew", "claim_expired", "forget", "prune", "news", "signal"}
+    | {"signals"},
+    Approvals: {"request", "unsettled", "settle", "close", "paused"},
+}
 
 
 def methods() -> list[tuple[type[Any], str]]:
     """All methods of the repositories whose things have owners."""
     return [
         (repository, name)
-        for repository in (Conversations, Runs, Documents, RecentDocuments)
+        for repository in (Conversations, Runs, Approvals, Documents, RecentDocuments)
         for name, method in inspect.getmembers(repository, inspect.iscoroutinefunction)
-        if not (repository is Runs and name in INTERNAL)
+        if name not in INTERNAL.get(repository, ())
     ]
 
 
@@ -93,6 +103,7 @@ async def test_stranger(
     await conversations.save(ann, "c")
     await runs.settle("here", [LogRow("r", 1, 1, b"x")])
     await Documents(database).put(ann, "n", "k", 1)
+    await Approvals(database).request([_asked("r")], {})
     before = await _everything_of(database, "ann")
     options, expected = CALLS[repository, name]
     handle = repository(Documents(database) if repository is RecentDocuments else database)
@@ -110,6 +121,19 @@ async def test_stranger(
     await getattr(handle, name)(ann, **options)
 
 
+def _asked(run_id: str) -> Approval:
+    return Approval(
+        place=3,
+        run_id=run_id,
+        conversation_id="c",
+        call_id="a",
+        tool="look",
+        arguments={},
+        digest="d",
+        expires_at=datetime.now(UTC) + timedelta(minutes=1),
+    )
+
+
 async def _everything_of(database: Database, owner: str) -> list[Any]:
     return await database.read(
         lambda: [
@@ -117,6 +141,7 @@ async def _everything_of(database: Database, owner: str) -> list[Any]:
             tables.execute("SELECT * FROM message"),
             tables.execute("SELECT * FROM run"),
             tables.execute("SELECT * FROM run_log"),
+            tables.execute("SELECT * FROM approval"),
             tables.execute("SELECT * FROM document WHERE owner = ?", owner),
         ]
     )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chatcore.database import Conversations, Database, LogRow, NewMessage, NewRun, Runs, tables
+from chatcore.database.runs import set_state
 from chatcore.errors import NotFound
 from chatcore.types import Principal
 
@@ -51,7 +52,7 @@ async def test_record(start: Start, runs: Runs, ann: Principal) -> None:
     assert (record.state, record.reason, record.ended_at, record.last_seq) == ("running", None, None, 0)
     assert record.turn == {"origin": {"a": None}}
     assert list(await runs.running(ann, "of r1")) == [record]
-    await runs.set_state("r1", "waiting", "approval")
+    await runs.database.write(lambda: set_state("r1", "waiting", "approval"))
     assert ((await runs.get(ann, "r1")).state, (await runs.get(ann, "r1")).reason) == ("waiting", "approval")
     assert [run.id for run in await runs.running(ann, "of r1")] == ["r1"]
     await runs.finish("r1", "completed", "stop", 7)
@@ -67,7 +68,7 @@ async def test_end_is_final(start: Start, runs: Runs, ann: Principal) -> None:
     await runs.finish("r1", "incomplete", "server_stopped", 3)
     ended = await runs.get(ann, "r1")
     await runs.finish("r1", "completed", "stop", 9)
-    await runs.set_state("r1", "running")
+    await runs.database.write(lambda: set_state("r1", "running"))
     assert await runs.get(ann, "r1") == ended
     await runs.finish("nobody", "completed", "stop", 9)
 
@@ -124,7 +125,7 @@ async def test_claims(start: Start, runs: Runs, ann: Principal) -> None:
     """Runs whose lease has run out, or whose worker is dead, go to the first worker that asks; others are left."""
     await start("expired", lease_until=ago(1))
     await start("waiting", lease_until=ago(1))
-    await runs.set_state("waiting", "waiting")
+    await runs.database.write(lambda: set_state("waiting", "waiting"))
     await start("ended", lease_until=ago(1))
     await runs.finish("ended", "completed", "stop", 1)
     await start("alive", worker="other")

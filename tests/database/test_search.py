@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import peewee
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,9 +51,9 @@ async def library(
 
 
 @pytest.mark.usefixtures("library")
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
+async def test_what_is_found(found: Callable[..., object]) -> None:
+    """Titles and first questions are found by any piece of them; every message by its words."""
+    wanted = [
         ("paris", ["trip"]),  # the title, whatever the case
         ("EIDELBER", ["trip"]),  # within a word of the first question
         ("far is heid", ["trip"]),  # across words of it
@@ -77,24 +78,19 @@ async def library(
         ("Hello", ["asia"]),
         (" ", ["code", "trip"]),
         ("?", ["trip"]),
-    ],
-)
-async def test_what_is_found(found: Callable[..., object], text: str, names: list[str]) -> None:
-    """Titles and first questions are found by any piece of them; every message by its words."""
-    assert await found(text) == names  # type: ignore[misc]
+    ]
+    assert [(text, await found(text)) for text, _ in wanted] == wanted  # type: ignore[misc]
 
 
 @pytest.mark.usefixtures("library")
-@pytest.mark.parametrize(
-    "text",
-    [
+async def test_nothing_has_a_special_meaning(found: Callable[..., object]) -> None:
+    """No text makes the search fail."""
+    texts = [
         *('"', '""', 'fox"', "a AND", "NEAR(", "NOT", "*", "^a", "text:a", "{", "-a", "a*b", "\\", "'", "()"),
         *("\0", "a\0b", "x" * 40_000, "a " * 5000, "\U0001f600", "ß" * 300),
-    ],
-)
-async def test_nothing_has_a_special_meaning(found: Callable[..., object], text: str) -> None:
-    """No text makes the search fail."""
-    assert isinstance(await found(text), list)  # type: ignore[misc]
+    ]
+    for text in texts:
+        assert isinstance(await found(text), list)  # type: ignore[misc]
 
 
 @pytest.mark.usefixtures("library")
@@ -117,7 +113,8 @@ async def test_index_follows_the_messages(
         for index in ("message_search", "conversation_search"):
             tables.execute(f"INSERT INTO {index} ({index}) VALUES ('integrity-check')")
 
-    await database.write(check)
+    if await database.read(lambda: isinstance(tables.bound.obj, peewee.SqliteDatabase)):
+        await database.write(check)
 
 
 async def test_contract_is_kept(

@@ -6,18 +6,20 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playhouse.schema_diff import diff_models
 
 from chatcore.database import Conversations, Database, Documents, NewMessage, tables
-from chatcore.errors import DatabaseError
+from chatcore.errors import DatabaseError, RequestError
 from chatcore.types import Message, Principal
 
 ANN = Principal("ann")
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 MIGRATION = """
 def up(migrator, db):
@@ -25,12 +27,10 @@ def up(migrator, db):
 """
 
 
-async def test_migrations_make_what_the_models_say(database: Database) -> None:
-    """The migrated schema is that of `tables.py`."""
-    models = [model for model in tables.Table.__subclasses__() if model.__module__ == tables.__name__]
-    assert len(models) == 7
-    difference = await database.read(lambda: diff_models(tables.bound.obj, models))
-    assert not difference, difference
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """Here it is always a file."""
+    return str(tmp_path / "chatcore.db")
 
 
 def test_directory_is_made(tmp_path: Path) -> None:
@@ -155,17 +155,6 @@ def test_truncated_database(tmp_path: Path) -> None:
 # --- migrations -------------------------------------------------------------------------------------------------------
 
 
-def test_plugins_have_histories_of_their_own(tmp_path: Path) -> None:
-    """Each plugin's migrations run once, in order, whatever those of others are called."""
-    path = tmp_path / "chatcore.db"
-    notes = _migrations(tmp_path / "notes", "CREATE TABLE notes_note (text)")
-    tasks = _migrations(tmp_path / "tasks", "CREATE TABLE tasks_task (text)", "INSERT INTO tasks_task VALUES ('once')")
-    for _ in range(2):
-        assert _open_once(path, notes=notes, tasks=tasks) == {}
-    assert _rows(path, "SELECT * FROM tasks_task") == [("once",)]
-    assert _rows(path, "SELECT * FROM notes_note") == []
-
-
 def test_migrating_makes_a_backup(tmp_path: Path) -> None:
     """Before a migration of a database with content a copy of it is made, named for the migration; else none is."""
     path = _filled(tmp_path)
@@ -197,16 +186,6 @@ def test_failing_migration_of_a_plugin(tmp_path: Path) -> None:
     assert [backup.name for backup in tmp_path.glob("*before*")] == ["chatcore.db.before-bad-0001_step"]
 
 
-@pytest.mark.parametrize("script", ["raise SystemError('no')", "import nowhere", "def up(", "", "up = 3"])
-def test_migration_that_is_no_migration(tmp_path: Path, script: str) -> None:
-    """Whatever is wrong with a plugin's script, it is the plugin's trouble only."""
-    directory = tmp_path / "bad"
-    directory.mkdir()
-    (directory / "0001_step.py").write_text(script)
-    failed = _open_once(tmp_path / "chatcore.db", bad=directory)
-    assert list(failed) == ["bad"]
-
-
 def test_migration_that_breaks_references(tmp_path: Path) -> None:
     """A migration that leaves rows without what they belong to is refused as a whole."""
     path = _filled(tmp_path)
@@ -227,41 +206,6 @@ def test_rebuilding_a_table_keeps_what_refers_to_it(tmp_path: Path) -> None:
     )
     assert _open_once(path, plugin=directory) == {}
     assert _rows(path, "SELECT text FROM message") == [("Hello",)]
-
-
-OPEN = """
-import asyncio, sys
-from pathlib import Path
-from chatcore.database import Database
-
-asyncio.run(Database(sys.argv[1]).open({"notes": Path(sys.argv[2])}))
-"""
-
-
-def test_processes_open_a_new_database(tmp_path: Path) -> None:
-    """Of processes that open the same new file together, one makes the tables; all can use it."""
-    notes = _migrations(tmp_path / "notes", "CREATE TABLE notes_note (text)")
-    processes = [_python(OPEN, tmp_path / "x.db", notes) for _ in range(4)]
-    for process in processes:
-        process.communicate()
-    assert [process.returncode for process in processes] == [0] * 4
-
-
-def test_kill_while_migrating(tmp_path: Path) -> None:
-    """Of a migration whose process is killed nothing is left; the next start does all of it."""
-    path = _filled(tmp_path)
-    before = _contents(path)
-    notes = _migrations(tmp_path / "notes", "CREATE TABLE notes_note (text)", "")
-    (notes / "0002_step.py").write_text("def up(migrator, db):\n    print('here', flush=True)\n    input()\n")
-    process = _python(OPEN, path, notes)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "here\n"
-    process.kill()
-    process.communicate()
-    assert not _rows(path, "SELECT name FROM sqlite_master WHERE name LIKE 'notes%'")
-    (notes / "0002_step.py").write_text(MIGRATION.format("INSERT INTO notes_note VALUES ('done')"))
-    assert _open_once(path, notes=notes) == {}
-    assert _contents(path) == before
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
@@ -387,6 +331,87 @@ def test_kill_while_writing(tmp_path: Path) -> None:
     assert {count for *_, count in rows} == {3}
     assert told <= {(owner, number) for owner, number, _ in rows}
     assert _rows(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+# --- units of work ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bad", "commits"), [(None, 3), (3, 7)])
+async def test_units_that_wait_together_share_a_commit(database: Database, bad: int | None, commits: int) -> None:
+    """One transaction serves all units that wait; if one of them fails, the others get a transaction each."""
+    statements: list[str] = []
+    await database.write(lambda: tables.bound.connection().set_trace_callback(statements.append))
+    started, hold = threading.Event(), threading.Event()
+    first = asyncio.create_task(database.write(lambda: (started.set(), hold.wait())))
+    await asyncio.to_thread(started.wait)
+
+    def put(number: int) -> int:
+        tables.Conversation.insert(id=f"c{number}", owner="ann", created_at=NOW, updated_at=NOW).execute()
+        if number == bad:
+            raise RequestError("not this one")
+        return tables.Conversation.select().count()
+
+    units = asyncio.gather(*(database.write(lambda n=n: put(n)) for n in range(6)), return_exceptions=True)
+    await asyncio.sleep(0)
+    hold.set()
+    results = await units
+    await first
+    wanted = ["1", "2", "3", "4", "5", "6"] if bad is None else ["1", "2", "3", "not this one", "4", "5"]
+    assert [str(result) for result in results] == wanted
+    assert statements.count("COMMIT") == commits  # of the first write, of the one that held the writer, of the six
+
+
+async def test_group_that_cannot_be_committed_is_tried_one_by_one(database: Database) -> None:
+    """A unit that fills the disk does not take those with it that share its commit."""
+    pages = await database.write(lambda: tables.bound.pragma("page_count"))
+    documents, ann = Documents(database), Principal("ann")
+    await database.write(lambda: tables.bound.pragma("max_page_count", pages + 20))
+    started, hold = threading.Event(), threading.Event()
+    first = asyncio.create_task(database.write(lambda: (started.set(), hold.wait())))
+    await asyncio.to_thread(started.wait)
+    units = asyncio.gather(
+        documents.put(ann, "n", "small", 1),
+        documents.put(ann, "n", "huge", "x" * 1_000_000),
+        documents.put(ann, "n", "other", 2),
+        return_exceptions=True,
+    )
+    await asyncio.sleep(0)
+    hold.set()
+    small, huge, other = await units
+    await first
+    assert (small, other) == (None, None)
+    assert isinstance(huge, DatabaseError)
+    assert await documents.list(ann, "n") == {"other": 2, "small": 1}
+
+
+async def test_full_disk(database: Database) -> None:
+    """When the disk is full the error says so, reading goes on, and so does writing when there is space again."""
+    documents, ann = Documents(database), Principal("ann")
+    await documents.put(ann, "n", "kept", 1)
+    pages = await database.write(lambda: tables.bound.pragma("page_count"))
+    await database.write(lambda: tables.bound.pragma("max_page_count", pages + 2))
+    puts = (documents.put(ann, "n", f"k{number:03}", "x" * 1000) for number in range(100))
+    results = await asyncio.gather(*puts, return_exceptions=True)
+    [(message, hint), *others] = {(str(error), error.hint) for error in results if isinstance(error, DatabaseError)}
+    assert (others, "disk is full" in message, "space" in hint) == ([], True, True)
+    stored = await documents.list(ann, "n")
+    assert stored["kept"] == 1
+    await database.write(lambda: tables.bound.pragma("max_page_count", 2**30))
+    await documents.put(ann, "n", "after", 2)
+    assert await documents.list(ann, "n") == {**stored, "after": 2}
+    assert await database.read(lambda: tables.bound.pragma("quick_check")) == "ok"
+
+
+@pytest.mark.parametrize(("durability", "level"), [("relaxed", 1), ("strict", 2)])
+async def test_durability(tmp_path: Path, durability: str, level: int) -> None:
+    """`strict` waits for the disk at every commit, `relaxed` leaves that to the checkpoints."""
+    database = Database(str(tmp_path / "x.db"), durability=durability)  # type: ignore[arg-type]
+    await database.open()
+    pragmas = ("synchronous", "journal_mode", "foreign_keys", "busy_timeout")
+    # The writer's own patience stands in for SQLite's.
+    for ask, timeout in ((database.read, 5000), (database.write, 0)):
+        assert await ask(lambda: [tables.bound.pragma(name) for name in pragmas]) == [level, "wal", 1, timeout]
+    await database.close()
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from chatcore.testing.upstream import FakeUpstream, Reply
@@ -136,6 +138,38 @@ async def test_it_breaks_off(upstream: FakeUpstream) -> None:
             await client.send("POST", "/chat/completions")
             seen.append((await client.reader.read()).partition(b"\r\n\r\n")[2])
     assert seen == [b"3\r\nabc\r\n", b"", b""]
+
+
+async def test_it_resets(upstream: FakeUpstream) -> None:
+    """The client gets an error then, not the end of a stream."""
+    upstream.answer(Reply(reset=True))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(upstream.url.split(":")[2].split("/")[0]))
+    await Client(reader, writer).send("POST", "/chat/completions")
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.transport.abort()
+
+
+async def test_a_body_may_be_in_pieces_without_end(upstream: FakeUpstream) -> None:
+    """Each is sent when its time has come, and no more when the client has gone."""
+    upstream.answer(Reply.sse((b"%d" % number for number in count()), pause=0.005))
+    async with connect(upstream) as client:
+        await client.send("POST", "/chat/completions")
+        await client.head()
+        start = asyncio.get_running_loop().time()
+        assert [await client.chunk() for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+        assert asyncio.get_running_loop().time() - start >= 0.015
+    await asyncio.wait_for(asyncio.gather(*upstream._tasks), 5)
+
+
+async def test_a_reply_may_be_made_for_its_request(upstream: FakeUpstream) -> None:
+    """Each time anew."""
+    upstream.answer(lambda request: Reply.sse(request.body * 2))
+    async with connect(upstream) as client:
+        for body in (b"a", b"b"):
+            await client.send("POST", "/chat/completions", body)
+            await client.head()
+            assert await client.body() == [body * 2]
 
 
 async def test_it_tells_when_the_client_has_gone(upstream: FakeUpstream) -> None:

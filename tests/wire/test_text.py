@@ -216,6 +216,13 @@ def test_writes_compact_utf8():
     assert wire.dumps({"a": ["é\n", 1]}) == '{"a":["é\\n",1]}'.encode()
 
 
+def test_equal_values_have_one_canonical_text():
+    """The order of keys is the only thing in which equal values may differ, at any depth."""
+    assert wire.canonical({"b": [{"d": 1, "c": "é"}], "a": None}) == '{"a":null,"b":[{"c":"é","d":1}]}'.encode()
+    assert wire.canonical({"a": Point(1)}) == b'{"a":{"at":null,"x":1}}'
+    assert wire.canonical({"a": "x\ud800"}) == b'{"a":"x?"}'
+
+
 def test_half_a_surrogate_pair_is_written_as_a_question_mark():
     """A tool's text may hold one; to write it must not fail, whatever else is in the value."""
     text = wire.dumps({"a": "x\ud800", "\udc00": (Point(1), float("nan"))})

@@ -14,6 +14,7 @@ class Chat(Plugin[NoSettings]):
 
     @hookimpl
     def register_routes(self) -> "Iterable[Blueprint]":
-        from chatcore.builtin.chat.routes import blueprint  # noqa: PLC0415  Quart is needed by a server only
+        from chatcore.builtin.chat import approvals, routes  # noqa: PLC0415  Quart is needed by a server only
 
-        yield blueprint
+        yield routes.blueprint
+        yield approvals.blueprint

@@ -13,6 +13,7 @@ from chatcore import wire
 from chatcore.builtin.chat.records import answer_metadata, local_and_utc
 from chatcore.types import (
     Annotated,
+    ApprovalRequested,
     Attachment,
     Event,
     Failed,
@@ -30,7 +31,7 @@ from chatcore.types import (
     Usage,
 )
 
-PAUSES = frozenset({"hop_limit", "tool_error_limit", "cost_limit"})
+PAUSES = frozenset({"hop_limit", "tool_error_limit", "cost_limit", "repeated_call"})
 """Notices that stand where the answer would go on: shown as text too, since clients hide the tool's message."""
 
 
@@ -42,7 +43,8 @@ class Format(Protocol):
 
 
 class ChatFormat:
-    """The stream of contract §2: `session`, `message`, `metadata`, `tool`, `notice`, and `[DONE]` as the last."""
+    """The stream of contract §2: `session`, `message`, `metadata`, `tool`, `notice`, and `[DONE]` as the last. Who has
+    said that it can ask for consent gets `approval`, too."""
 
     def __init__(self, run_id: str, model: str, created_at: datetime, zone: ZoneInfo) -> None:
         self._id = b"id: %b:" % run_id.encode()
@@ -72,11 +74,10 @@ class ChatFormat:
                 return [(b"session", wire.dumps({"session_id": event.conversation_id}))]
             case MessageStored():
                 return [(b"metadata", wire.dumps(answer_metadata(event.message, self._zone)))]
-            case ToolStarted():
-                started = {"status": "started", "name": event.call.name, "call_id": event.call.id}
-                return [(b"tool", wire.dumps(started))]
-            case ToolFinished():
-                return [(b"tool", wire.dumps(_tool_finished(event, self._zone)))]
+            case ApprovalRequested():
+                return [(b"approval", wire.dumps(event))]
+            case ToolStarted() | ToolFinished():
+                return [(b"tool", wire.dumps(_tool(event, self._zone)))]
             case Notice():
                 return self._notice(event)
             case Failed():
@@ -88,7 +89,7 @@ class ChatFormat:
                 return [self._made_chunk(event)]
 
     def _notice(self, notice: Notice) -> list[tuple[bytes, bytes]]:
-        if notice.kind == "tools_unsupported":
+        if notice.kind in ("tools_unsupported", "approval_required"):
             told = {"status": "notice", "name": "system", "message": notice.message}
             return [(b"tool", wire.dumps(told))]
         if notice.kind in PAUSES:
@@ -129,7 +130,9 @@ def _call_fragment(event: ToolCallStarted | ToolCallDelta) -> dict[str, Any]:
     return {"index": event.index, "id": event.id, "type": "function", "function": function}
 
 
-def _tool_finished(event: ToolFinished, zone: ZoneInfo) -> dict[str, Any]:
+def _tool(event: ToolStarted | ToolFinished, zone: ZoneInfo) -> dict[str, Any]:
+    if isinstance(event, ToolStarted):
+        return {"status": "started", "name": event.call.name, "call_id": event.call.id}
     return {
         "status": "error" if event.result.is_error else "finished",
         "name": event.call.name or "unknown",

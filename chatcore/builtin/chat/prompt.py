@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
+from chatcore.toolcalls import UNKNOWN_OUTCOME, as_data
 from chatcore.tools import ToolCall
-from chatcore.turn import UNKNOWN_OUTCOME
 from chatcore.types import Content, Message, StoredMessage
 
 BUILT_IN = (
@@ -114,7 +114,7 @@ def _with_answers(message: Message, answers: Sequence[Message], used: set[str]) 
         answered.append(attrs.evolve(found, tool_call_id=calls[-1].id))
     content = None if _is_blank(message.content) else message.content
     yield attrs.evolve(message, content=content, tool_calls=tuple(calls))
-    yield from answered
+    yield from map(as_data, answered)
 
 
 def _settled(stored: StoredMessage) -> Message:

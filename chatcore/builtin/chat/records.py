@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from chatcore.database import Conversation, ConversationRow, RunRecord
+from chatcore.database import Approval, Conversation, ConversationRow, RunRecord
 from chatcore.tools import JsonObject, ToolCall
 from chatcore.types import Message, StoredMessage
 
@@ -114,3 +114,17 @@ def run_record(record: RunRecord) -> JsonObject:
         "ended_at": record.ended_at.isoformat() if record.ended_at else None,
         "last_seq": record.last_seq,
     }
+
+
+def approval_record(approval: Approval) -> JsonObject:
+    """A tool call that waits for somebody's consent. `decision` is there when it was decided."""
+    record = {
+        "run_id": approval.run_id,
+        "session_id": approval.conversation_id,
+        "call_id": approval.call_id,
+        "tool": approval.tool,
+        "arguments": approval.arguments,
+        "digest": approval.digest,
+        "expires_at": approval.expires_at.isoformat(),
+    }
+    return record if approval.decision is None else {**record, "decision": approval.decision}

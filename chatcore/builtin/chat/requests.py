@@ -7,6 +7,7 @@ import attrs
 from attrs.validators import ge, le, max_len, min_len, optional
 
 from chatcore import wire
+from chatcore.database.approvals import Decision
 from chatcore.tools import JsonObject
 from chatcore.types import Content, Message, Role
 
@@ -121,3 +122,11 @@ class SaveRequest:
     title: str | None = None
     llm_settings: JsonObject | None = None
     extra: JsonObject = wire.rest()
+
+
+@attrs.frozen(kw_only=True)
+class DecisionRequest:
+    """What becomes of a tool call that waits. `digest` is that of the call as it was shown."""
+
+    digest: str
+    decision: Decision

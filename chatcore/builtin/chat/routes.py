@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from quart import Blueprint, Response, request
 from quart.typing import ResponseReturnValue
@@ -39,15 +39,27 @@ async def stream() -> Response:
     The answer goes on when the connection is lost, and can be read on under its run, which the header
     `Chatcore-Run-Id` names. A client that closes the connection to cancel is understood: without a reader for five
     seconds the answer is stopped, unless the request says `Chatcore-On-Disconnect: continue`.
+
+    A client that can ask its user for consent to tool calls says `Chatcore-Approvals: ask`. A call that needs it then
+    comes as an event `approval` and waits for its decision, and leaving is not stopping unless the request says so. For
+    any other client such a call is refused.
     """
     state, principal = current(), current_principal()
-    run = await start_turn(state, principal, await read_body(ChatRequest), on_disconnect=_on_disconnect())
+    can_approve = _header("Chatcore-Approvals", "refuse", "ask") == "ask"
+    leaving = _header("Chatcore-On-Disconnect", *(("continue", "stop") if can_approve else ("stop", "continue")))
+    run = await start_turn(
+        state,
+        principal,
+        await read_body(ChatRequest),
+        on_disconnect="stop" if leaving == "stop" else "continue",
+        can_approve=can_approve,
+    )
     reader = await state.runs.reader(principal, run.turn.id)
-    return _follow(state, reader, run.turn.model, run.begun.result().conversation.updated_at, "chat")
+    return _follow(state, reader, run.turn.model, run.turn.created_at, "chat")
 
 
 @blueprint.get("/runs/<run_id>/events")
-@describe(summary="Read a run on", query=EventsQuery, stream=True, errors=(404,))
+@describe(summary="Read a run on", query=EventsQuery, stream=True, errors=(404, 503))
 @authenticated
 async def run_events(run_id: str) -> Response:
     """Streams what follows event `after` (or the header `Last-Event-ID`), and ends as the first stream would have."""
@@ -55,6 +67,7 @@ async def run_events(run_id: str) -> Response:
     reader = await state.runs.reader(current_principal(), run_id, max(query.after, _last_event_id(run_id)))
     record = await state.runs.get(current_principal(), run_id)
     name = query.format or record.format
+    state.streams.admit()
     return _follow(state, reader, record.model, record.created_at, name, greeting=b": resumed\n\n")
 
 
@@ -62,7 +75,11 @@ async def run_events(run_id: str) -> Response:
 @describe(summary="What has become of a run", errors=(404,))
 @authenticated
 async def get_run(run_id: str) -> ResponseReturnValue:
-    return dict(records.run_record(await current().runs.get(current_principal(), run_id)))
+    """`approvals` are the tool calls that wait for somebody's consent now, as in the list of all of them."""
+    runs, principal = current().runs, current_principal()
+    record = await runs.get(principal, run_id)
+    waiting = await runs.approvals(principal, run_id) if record.state == "waiting" else ()
+    return {**records.run_record(record), "approvals": [records.approval_record(one) for one in waiting]}
 
 
 @blueprint.post("/runs/<run_id>/stop")
@@ -80,13 +97,12 @@ def _follow(
     return state.streams.respond(reader, frames, greeting=greeting)
 
 
-def _on_disconnect() -> Literal["stop", "continue"]:
-    match request.headers.get("Chatcore-On-Disconnect", "stop"):
-        case "stop":
-            return "stop"
-        case "continue":
-            return "continue"
-    raise RequestError("Chatcore-On-Disconnect must be 'stop' or 'continue'")
+def _header(name: str, default: str, other: str) -> str:
+    """A header of the request that has one of two values."""
+    value = request.headers.get(name, default)
+    if value not in (default, other):
+        raise RequestError(f"{name} must be {default!r} or {other!r}")
+    return value
 
 
 def _last_event_id(run_id: str) -> int:

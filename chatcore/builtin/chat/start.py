@@ -31,9 +31,16 @@ CATALOGUE_PATIENCE = 2.0
 
 
 async def start_turn(
-    state: State, principal: Principal, request: ChatRequest, *, on_disconnect: Literal["stop", "continue"]
+    state: State,
+    principal: Principal,
+    request: ChatRequest,
+    *,
+    on_disconnect: Literal["stop", "continue"],
+    can_approve: bool = False,
 ) -> Run:
     """Stores the new messages and starts the run that answers them.
+
+    `can_approve`: the client can ask its user for consent to a tool call.
 
     Raises:
         ValidationFailed: there is nothing to answer.
@@ -43,7 +50,21 @@ async def start_turn(
     """
     metadata = request.metadata or RequestMetadata()
     _check(request, metadata)
-    state.admit()
+    with state.admitted():
+        run = await _start(state, principal, request, metadata, on_disconnect, can_approve=can_approve)
+    await asyncio.sleep(0)  # the run's task asks the model before anything is done for the reader
+    return run
+
+
+async def _start(
+    state: State,
+    principal: Principal,
+    request: ChatRequest,
+    metadata: RequestMetadata,
+    on_disconnect: Literal["stop", "continue"],
+    *,
+    can_approve: bool,
+) -> Run:
     client_id = client_of(metadata.client_id, request.session_id)
     settings = await stored_settings(state, principal, client_id)
     model_id, parameters = effective(request.model, request.parameters(), settings)
@@ -64,19 +85,25 @@ async def start_turn(
         limits=state.config.limits,
         client_id=client_id,
         metadata=_turn_metadata(metadata),
+        can_approve=can_approve,
     )
     new = _new_messages(request)
     begin = partial(_begin, state, turn, new, metadata)
-    # Of a new conversation the model can be asked before it is stored; nothing is told before it is.
-    begun = None if request.session_id is None else await _with_room(state, turn, begin)
+    # A new conversation is stored while the model is asked, unless nothing may be told that is not on disk.
+    at_once = request.session_id is None and state.config.durability == "relaxed"
+    begun = None if at_once else await _with_room(state, turn, begin)
     path = begun.path if begun else _unstored(turn, new)
     turn = attrs.evolve(turn, history=_history(state, request, settings, path))
     turn = await _prepared(state, turn, begun)
     provider, _ = state.registry.provider_for(turn.model)  # a plugin may have chosen another
     grace = state.config.disconnect_grace if on_disconnect == "stop" else None
-    run = state.runs.start(turn, provider, _known(begun) if begun else begin(), grace=grace)
-    await asyncio.shield(run.begun)
-    return run
+    return state.runs.start(
+        turn,
+        provider,
+        partial(_known, begun) if begun else begin,
+        new_conversation=begun is None or begun.created,
+        grace=grace,
+    )
 
 
 def _history(
@@ -125,6 +152,7 @@ async def _begin(state: State, turn: Turn, new: Sequence[NewMessage], metadata: 
         model=turn.model,
         worker=state.runs.worker,
         lease_until=lease(),
+        created_at=turn.created_at,
         turn=wire.unstructure(origin_of(turn)),
     )
     return await state.conversations.begin(

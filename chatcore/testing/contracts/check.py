@@ -62,7 +62,7 @@ def check_plugin(name: str, loaded: Loaded) -> Sequence[Rule]:
 
 
 def _find(name: str, loaded: Loaded) -> Found:
-    every = find(builtins=BUILTINS, plugins_dir=loaded.config.plugins_dir)
+    every = find(builtins=BUILTINS, plugins_dir=loaded.config.plugins_dir, classes=loaded.config.load)
     chosen = [one for one in every if one.name == name]
     if not chosen:
         raise PluginError(f"there is no plugin {name!r}; there are: {', '.join(one.name for one in every)}")

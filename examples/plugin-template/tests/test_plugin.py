@@ -11,7 +11,7 @@ async def test_the_model_can_roll_dice(make_chat):
     chat = await make_chat(Template, provider=model)
     reply = await chat.say("Roll three dice.")
     assert reply.text == "There you are."
-    faces, total = model.requests[1].messages[-1].text.split(" = ")
+    faces, total = reply.results[0].split(" = ")
     assert sum(map(int, faces.split(" + "))) == int(total)
 
 
@@ -19,13 +19,14 @@ async def test_a_setting_limits_the_throw(make_chat):
     """Above `most`, the model is told so."""
     model = ScriptedProvider([call("plugin_template_roll_dice", count=3)], [text("Sorry.")])
     chat = await make_chat(Template, provider=model, most=2)
-    await chat.say("Roll three dice.")
-    assert "at most 2 dice" in model.requests[1].messages[-1].text
+    reply = await chat.say("Roll three dice.")
+    assert "at most 2 dice" in reply.results[0]
 
 
 async def test_impossible_dice_are_told_to_the_model(make_chat):
     """What the dice refuse is a failed tool, not a failed turn."""
     model = ScriptedProvider([call("plugin_template_roll_dice", sides=1)], [text("Sorry.")])
     chat = await make_chat(Template, provider=model)
-    assert (await chat.say("Roll a coin.")).text == "Sorry."
-    assert "at least two sides" in model.requests[1].messages[-1].text
+    reply = await chat.say("Roll a coin.")
+    assert reply.text == "Sorry."
+    assert "at least two sides" in reply.results[0]

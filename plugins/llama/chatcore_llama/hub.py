@@ -34,6 +34,9 @@ Progress: TypeAlias = Callable[[int, int | None], object]
 REDIRECTS = 5
 AGAIN = "run the command again: it goes on where it stopped"
 
+CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"
+"""What tells backups that a directory holds what can be had again (https://bford.info/cachedir)."""
+
 _PIECE = 2**16
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SOURCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[^\\?#]+\.gguf)")
@@ -195,6 +198,7 @@ def _host(url: str) -> str:
 def _part(target: Path, remote: _Remote) -> Path:
     """Where the bytes are gathered. Those of other versions are deleted, as are those that nothing can be added to."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    (target.parent / "CACHEDIR.TAG").write_text(CACHE_TAG)
     digest = hashlib.sha256((remote.tag or "").encode()).hexdigest()[:12]
     part = target.with_name(f"{target.name}.{digest}.part")
     for other in target.parent.iterdir():

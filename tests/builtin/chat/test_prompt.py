@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatcore.builtin.chat.prompt import BUILT_IN, compose_history, request_prompt, stored_prompt, system_prompt
+from chatcore.toolcalls import UNKNOWN_OUTCOME, as_data, without_frame
 from chatcore.tools import ToolCall
-from chatcore.turn import UNKNOWN_OUTCOME
 from chatcore.types import Message, StoredMessage
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -34,9 +34,9 @@ def composed(*path):
 
 
 def outline(*path):
-    """The history as (role, text, ids of calls or of the answered call)."""
+    """The history as (role, text without the frame of tools, ids of calls or of the answered call)."""
     return [
-        (message.role, message.text, message.tool_call_id or [call.id for call in message.tool_calls])
+        (message.role, without_frame(message.text), message.tool_call_id or [call.id for call in message.tool_calls])
         for message in composed(*path)
     ]
 
@@ -211,7 +211,7 @@ def test_pending_answer_says_that_the_outcome_is_unknown(text, told):
 def test_finished_tool_may_have_said_nothing():
     """An empty answer is an answer."""
     path = [stored("assistant", calls=(call("a"),)), stored("tool", None, answers="a")]
-    assert composed(*path)[1] == Message(role="tool", content="", tool_call_id="a")
+    assert composed(*path)[1] == as_data(Message(role="tool", content="", tool_call_id="a"))
 
 
 def test_answers_to_no_call_are_left_out():

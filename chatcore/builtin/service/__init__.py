@@ -1,19 +1,20 @@
 """The server about itself: its health, and what stands at its root."""
 
+import asyncio
 import base64
 from collections.abc import Iterable
 from importlib.metadata import version
 
-from quart import Blueprint, Response, g
+from quart import Blueprint, Response
 from quart.typing import ResponseReturnValue
 
-from chatcore import state
-from chatcore.access import authenticated, public
-from chatcore.builtin.chat.settings import stored_settings
-from chatcore.errors import ChatcoreError
+from chatcore import published, state
+from chatcore.access import authenticated, public, requires
+from chatcore.builtin.service.readiness import Readiness, health
+from chatcore.config import Config
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.openapi import describe
-from chatcore.types import Principal
+from chatcore.published import Published
 
 _TRANSPARENT_PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -28,6 +29,8 @@ class Service(Plugin[NoSettings]):
         routes = Blueprint("service", __name__)
         routes.add_url_rule("/", view_func=root)
         routes.add_url_rule("/health", view_func=health)
+        routes.add_url_rule("/health/ready", view_func=Readiness().ready)
+        routes.add_url_rule("/metrics", view_func=metrics)
         routes.add_url_rule("/favicon.ico", view_func=favicon)
         routes.add_url_rule("/api/plugins", view_func=plugins)
         yield routes
@@ -45,32 +48,20 @@ async def root() -> ResponseReturnValue:
     }
 
 
-@describe(summary="Whether the server answers, and with which models")
-@public
-async def health() -> ResponseReturnValue:
-    """`status` is `ok` when requests are served. `providers` tells of each whether it can be used now."""
+@describe(summary="The numbers of the server, for Prometheus")
+@requires("metrics")
+async def metrics() -> Response:
+    """Of all its workers, in Prometheus' text format. The label `worker` has the number of the worker."""
     server = state.current()
-    states = {name: provider.health() for name, provider in server.registry.providers.items()}
-    default = _default_model(server)
-    return {
-        "status": "ok",
-        "default_model": default,
-        "active_model": await _svelte_model(server) or default,
-        "providers": {name: {"state": known.state, "detail": known.detail} for name, known in states.items()},
-    }
+    page, content_type = await asyncio.to_thread(_page, server.config, server.runs.worker, published.own(server))
+    return Response(page, content_type=content_type)
 
 
-async def _svelte_model(server: state.State) -> str | None:
-    """The model that the caller has set for the web page, if the caller is known."""
-    principal: Principal | None = g.get("principal")
-    return None if principal is None else (await stored_settings(server, principal, "svelte")).model
+def _page(config: Config, worker: str, own: Published) -> tuple[bytes, str]:
+    from chatcore.builtin.service import exposition  # noqa: PLC0415  0.1 s, which no start should pay
 
-
-def _default_model(server: state.State) -> str | None:
-    try:
-        return server.default_model()[1]
-    except ChatcoreError:
-        return None  # no provider is configured: `providers` says so
+    others = published.by_others(config.data / "workers", worker) if config.workers > 1 else ()
+    return exposition.text([*others, own]), exposition.CONTENT_TYPE
 
 
 @describe(summary="The plugins and their states")

@@ -1,0 +1,30 @@
+"""A server to talk to, for commands that are clients of one."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+
+from chatcore.config import Loaded
+from chatcore.terminal.client import is_chatcore, url_of
+
+
+@asynccontextmanager
+async def reached(loaded: Loaded, url: str | None = None) -> AsyncIterator[str]:
+    """The URL of a server: the one that is named, the configured one if it runs, or one that is started here.
+
+    Raises:
+        ChatcoreError: it cannot be started.
+    """
+    configured = url_of(loaded.config)
+    if url or await is_chatcore(configured):
+        yield url or configured
+        return
+    # A whole server, which is rarely needed and takes long to import.
+    from chatcore.app import create_app  # noqa: PLC0415
+    from chatcore.server import serving  # noqa: PLC0415
+
+    config = attrs.evolve(loaded.config, host="127.0.0.1", port=0, certfile=None, keyfile=None)
+    app = create_app(attrs.evolve(loaded, config=config))
+    async with serving(app, config) as started:
+        yield started

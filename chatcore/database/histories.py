@@ -1,0 +1,65 @@
+"""The histories of migrations, each in a table `NAME_migrations`: the core's, and one for each plugin with tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import peewee
+from playhouse.migrations import Runner  # type: ignore[import-untyped]  # playhouse has no type hints
+
+from chatcore.errors import DatabaseError
+
+CORE = "chatcore"
+"""The name of the core's own history."""
+
+Runners: TypeAlias = Mapping[str, Runner]
+"""What runs the migrations of each history."""
+Failed: TypeAlias = dict[str, DatabaseError]
+"""The histories of plugins that cannot be used, with the reason."""
+
+
+def usable(
+    database: peewee.Database, directories: Mapping[str, Path], newer: Callable[[str, Sequence[str]], DatabaseError]
+) -> tuple[Runners, Failed]:
+    """The histories whose migrations this version knows, and the others, with what `newer` makes of their name and the
+    unknown migrations.
+
+    Raises:
+        DatabaseError: the core's is one of the others.
+    """
+    runners: dict[str, Runner] = {}
+    failed: Failed = {}
+    for name, directory in directories.items():
+        runner = Runner(database, str(directory), table_name=f"{name}_migrations")
+        if unknown := [entry.name for entry in runner.status() if entry.path is None]:
+            failed[name] = newer(name, unknown)
+        else:
+            runners[name] = runner
+    if CORE in failed:
+        raise failed[CORE]
+    return runners, failed
+
+
+def pending(runners: Runners) -> str | None:
+    """The first migration that is due, with its history's name."""
+    due = (f"{name}-{entry.name}" for name, runner in runners.items() for entry in runner.status() if not entry.applied)
+    return next(due, None)
+
+
+def run(database: peewee.Database, runners: Runners) -> Failed:
+    """Runs what is due, within a transaction. Of a plugin's history that fails, nothing remains."""
+    return dict(filter(None, (_run_one(database, name, runner) for name, runner in runners.items())))
+
+
+def _run_one(database: peewee.Database, name: str, runner: Runner) -> tuple[str, DatabaseError] | None:
+    try:
+        with database.atomic():
+            runner.up()
+    except Exception as error:
+        if name == CORE:
+            raise
+        # A migration is a plugin's code and may fail in any way; the others' must run all the same.
+        failure = DatabaseError(f"the migrations of {name} failed and were undone: {error}")
+        failure.__cause__ = error
+        return name, failure
+    return None

@@ -1,0 +1,414 @@
+"""PostgreSQL: everything that only PostgreSQL can run.
+
+Units of work run side by side, also those of several processes. `READ COMMITTED` and `tables.locked` keep them apart:
+every unit that changes a conversation has locked its row when it looked it up, so those of one conversation come one
+after the other; and what two units insert at once is refused to the second, which is run again and finds it.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import peewee
+import psycopg
+from psycopg.adapt import Dumper, PyFormat
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+from psycopg.types.json import Json, set_json_loads
+from psycopg.types.numeric import IntDumper
+
+from chatcore.database import histories
+from chatcore.database.tables import bound, nul_refused
+from chatcore.database.urls import unreadable
+from chatcore.database.watch import Watch
+from chatcore.errors import DatabaseError, RequestError
+
+Session: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
+"""A connection to the server."""
+OLDEST = 13
+"""The oldest version of the server that will do."""
+
+_PATIENCE = 10.0  # seconds for which a unit of work waits for a server that went away
+_PAUSE = 0.1  # seconds between two attempts to reach it
+_REFUSED_FOR = 1.0  # seconds for which nobody tries again, once it has been away for longer than anybody waits
+_HEARD_EVERY = 1.0  # seconds after which those who watch look by themselves, whatever they were told
+_CHANNEL = "chatcore"
+_MIGRATING = 0x63686174  # the lock of the server that runs migrations: the four bytes `chat`
+_MOST_WORDS = 32  # of a search; more of them narrow nothing further
+
+# What the URL does not say. A server that vanished without a word must be noticed before leases run out.
+_PARAMETERS = {
+    "application_name": "chatcore",
+    "client_encoding": "utf8",
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "3",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "10000",
+    "target_session_attrs": "read-write",
+}
+# A process that hangs must not keep the rows of others locked.
+_SESSION = "SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '60s'"
+_STRICT = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+_TO_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_current_xact_id()"
+_TO_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+# JSON as it was written, where jsonb would sort the keys. Text in the order of its characters, whatever the locale of
+# the server is: that may change with its system and leave indexes out of order.
+_COLUMNS = {"JSON": "JSON", "TEXT": 'TEXT COLLATE "C"'}
+
+# By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html) or the beginning of one; of the server's
+# refusal to let us in only the text is known. What is wrong, what to do.
+_CAUSES = {
+    "53100": ("the disk of the server is full", "free some space: nothing was lost, and writing goes on by itself"),
+    "53300": (
+        "the server has no free connections",
+        "raise its max_connections, or run fewer workers: each takes up to 8 connections",
+    ),
+    "53": ("the server is out of memory or connections", "see its log"),
+    "25006": (
+        "the database is read-only",
+        "give what writes to 'write'; or, if the server is a standby, name the primary one in 'database'",
+    ),
+    "42501": (
+        "the user may not do this",
+        "make it the owner of the database: ALTER DATABASE name OWNER TO user",
+    ),
+    "3F000": ("the search_path names no schema that exists", "create the schema, or name another in 'database'"),
+    "28": ("the server refuses the user or the password", "see to both in 'database', and to pg_hba.conf"),
+    "3D000": ("there is no such database", "create it: createdb NAME"),
+    "55P03": ("another process keeps rows locked", "find it in pg_stat_activity and end it"),
+    "57014": ("the statement was cancelled", "see whether statement_timeout is set for the user, and raise it"),
+    "XX": ("the database is damaged", "restore a backup; the server's log says more"),
+    "58": ("the server could not read or write its disk", "see its log"),
+    "57P": ("the server is stopping or starting", "try again in a moment"),
+    "08": ("the server cannot be reached", "see that it runs, and that 'database' names its host and port"),
+}
+_TEXTS = (
+    ("too many clients|too many connections|connection slots", "53300"),
+    ("session is read-only|server is in hot standby", "25006"),
+    ('database ".*" does not exist', "3D000"),
+    ("authentication failed|no password supplied|pg_hba.conf|role .* does not exist", "28"),
+    ("starting up|shutting down", "57P"),
+    ("", "08"),
+)
+_CONNECTION_LOST = ("08", "57P", "25P03")
+_IN_THE_WAY = ("40001", "40P01", "23505", "23503")  # serialization, deadlock; what another unit inserted or deleted
+
+_FAULTS = (peewee.PeeweeException, psycopg.Error)
+
+# Words as the index has them: of small letters without accents, cut where no search is more exact.
+_WORDS = r"""
+CREATE FUNCTION chatcore_words(said text) RETURNS tsvector
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 1000 AS $$
+    SELECT array_to_tsvector(array_agg(DISTINCT left(word, 64)))
+    FROM regexp_split_to_table(
+        normalize(
+            regexp_replace(
+                normalize(lower(left(said, 200000) COLLATE "default"), NFD), '[\u0300-\u036f]+', '', 'g'
+            ),
+            NFC
+        ),
+        '[\u0001-\u002f\u003a-\u0060\u007b-\u00bf\u2000-\u206f\u3000-\u303f\uff00-\uff0f]+'
+    ) AS word
+    WHERE word <> ''
+$$
+"""
+_SPOKEN = "role IN ('user', 'assistant')"
+
+
+class _Integer(IntDumper):
+    """Refuses what no column holds; PostgreSQL would look for it in the whole table."""
+
+    def upgrade(self, obj: int, format: PyFormat) -> Dumper:  # noqa: A002  psycopg's name
+        if not -(2**63) <= obj < 2**63:
+            raise OverflowError
+        return super().upgrade(obj, format)
+
+
+class Postgres(peewee.PostgresqlDatabase):
+    """A database of a PostgreSQL server."""
+
+    readers = 3
+    writers = 4
+    # A statement that fails undoes the units before it, and units of two groups would wait for each other's rows.
+    largest_group = 1
+
+    def __init__(self, url: str, name: str, *, durable: bool) -> None:
+        """`name` is what it is called in messages. `durable`: what is committed survives a loss of power, also where
+        the server's settings say otherwise.
+
+        Raises:
+            ConfigError: the URL cannot be read.
+        """
+        self.name = name
+        try:
+            self._conninfo = make_conninfo("", **{**_PARAMETERS, **conninfo_to_dict(url)})
+        except psycopg.Error:
+            raise unreadable() from None
+        self._durable = durable
+        self._thread = threading.local()
+        self._away: tuple[float, float, Exception] | None = None  # since when, when last tried, why
+        super().__init__(name, prefer_psycopg3=True, field_types=_COLUMNS)
+        self._adapter.jsonb_type = Json  # type: ignore[attr-defined]  # peewee's stub
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    def prepare(self, core: Path, plugins: Mapping[str, Path]) -> Mapping[str, DatabaseError]:
+        try:
+            with self.connection_context(), self.atomic():
+                self._refuse_unfit()
+                self._session.execute("SET LOCAL lock_timeout = 0")  # another server may be running long migrations
+                self._session.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
+                self._session.execute("SET LOCAL lock_timeout = '30s'")
+                self._refuse_foreign()
+                runners, failed = histories.usable(self, {histories.CORE: core, **plugins}, self._from_the_future)
+                return failed | histories.run(self, runners)
+        except _FAULTS as error:
+            raise self.explain(error) from error
+
+    def _refuse_unfit(self) -> None:
+        if self.server_version < OLDEST * 10_000:
+            raise DatabaseError(
+                f"{self.name}: the server is PostgreSQL {self.server_version // 10_000}",
+                hint=f"upgrade it to {OLDEST} or newer",
+            )
+        [(encoding,)] = self._session.execute("SHOW server_encoding").fetchall()
+        if encoding != "UTF8":
+            raise DatabaseError(
+                f"{self.name}: the database keeps text as {encoding}",
+                hint="create one that can keep all of it: createdb --encoding=UTF8 --template=template0 NAME",
+            )
+
+    def _refuse_foreign(self) -> None:
+        there = self.get_tables()
+        if there and f"{histories.CORE}_migrations" not in there:
+            raise DatabaseError(
+                f"{self.name} is the database of another program",
+                hint="give chatcore one of its own, or a schema: add ?options=-csearch_path%3DSCHEMA to the URL",
+            )
+
+    def _from_the_future(self, name: str, unknown: Sequence[str]) -> DatabaseError:
+        return DatabaseError(
+            f"{self.name} was written by a newer version of {name}: it has the migrations {', '.join(unknown)}",
+            hint=f"upgrade {name}, or restore a backup from before {unknown[0]}",
+        )
+
+    @property
+    def row_id_constraints(self) -> list[peewee.Node]:
+        """None are needed: a sequence gives no number twice."""
+        return []
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> Session:
+        connection = psycopg.connect(self._conninfo, autocommit=True)
+        connection.adapters.register_dumper(int, _Integer)
+        set_json_loads(msgspec.json.decode, connection)
+        connection.execute(_SESSION)
+        if self._durable:
+            connection.execute(_STRICT)
+        return connection
+
+    @property
+    def _session(self) -> Session:
+        """The calling thread's connection."""
+        session: Session = self.connection()  # type: ignore[no-untyped-call]  # peewee's stub
+        return session
+
+    def join(self, *, writes: bool) -> None:
+        if not self.is_closed() and self._session.closed:
+            self._disconnect()
+        if self.is_closed():
+            bound.initialize(self)
+            self._thread.writes = writes
+            self._connect_patiently()
+
+    def _connect_patiently(self) -> None:
+        """Connects; waits for a server that is away for a moment.
+
+        Raises:
+            DatabaseError: it cannot be reached.
+        """
+        while True:
+            if self._away and self._away[1] + _REFUSED_FOR > time.monotonic() > self._away[0] + _PATIENCE:
+                raise self.explain(self._away[2])
+            try:
+                self.connect()
+            except peewee.OperationalError as error:
+                now = time.monotonic()
+                self._away = self._away[0] if self._away else now, now, error
+                if now - self._away[0] > _PATIENCE:
+                    raise self.explain(error) from error
+                time.sleep(_PAUSE)
+            else:
+                self._away = None
+                return
+
+    def _disconnect(self) -> None:
+        """Closes a connection that is of no use any more, whatever state it is in."""
+        session = self._session
+        self.dispose()
+        session.close()
+
+    def leave(self) -> None:
+        self.close()
+        bound.obj = None
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    @property
+    def row_lock(self) -> str:
+        """What ends a SELECT of rows that the unit of work may change."""
+        return "FOR UPDATE" if self._thread.writes else ""
+
+    def unit(self, *, writes: bool) -> AbstractContextManager[object]:
+        transaction: AbstractContextManager[object] = self.atomic(_TO_WRITE if writes else _TO_READ)
+        return transaction
+
+    def begin(self, how: str | None = None) -> None:
+        """Begins a transaction, with these statements."""
+        cursor = self._session.execute(how or "BEGIN", prepare=False)
+        row = cursor.fetchone() if cursor.nextset() else None
+        self._thread.number = row[0] if row else None
+
+    def commit(self) -> None:
+        """Commits. When the connection breaks in the middle of it, finds out whether the server did it.
+
+        Raises:
+            DatabaseError: that cannot be known; or a statement of the transaction had failed, so that nothing of it
+                can be stored.
+        """
+        try:
+            done = self._session.execute("COMMIT", prepare=False).statusmessage
+        except psycopg.OperationalError as error:
+            number = self._thread.number
+            if number is None or not _is_lost(error) or not self._was_committed(number):
+                raise
+            self._disconnect()
+        else:
+            if done != "COMMIT":
+                raise DatabaseError(
+                    "nothing was stored: a statement had failed, and the unit of work went on all the same",
+                    hint="put what may fail into 'with tables.bound.atomic():'",
+                )
+
+    def _was_committed(self, number: str) -> bool:
+        give_up = time.monotonic() + _PATIENCE
+        while time.monotonic() < give_up:
+            with suppress(psycopg.OperationalError), self._connect() as connection:
+                row = connection.execute("SELECT pg_xact_status(%s::text::xid8)", (number,)).fetchone()
+                if row and row[0] in ("committed", "aborted"):
+                    return bool(row[0] == "committed")
+            time.sleep(_PAUSE)
+        raise DatabaseError(
+            f"{self.name}: the connection broke while a change was being stored, and nobody can say whether it was",
+            hint="look whether it is there before you do it again",
+        )
+
+    def rollback(self) -> None:
+        """Undoes the transaction. A server that has lost us does that by itself."""
+        if self.is_closed():
+            return
+        if self._session.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            with suppress(psycopg.Error):
+                self._session.execute("ROLLBACK", prepare=False)
+                return
+        self._disconnect()
+
+    def rest(self) -> None:
+        """Nothing: those who write do not keep each other out."""
+
+    def worth_repeating(self, error: BaseException) -> bool:
+        return _is_lost(error) or _state(error) in _IN_THE_WAY
+
+    # --- errors -------------------------------------------------------------------------------------------------------
+
+    def explain(self, error: BaseException) -> BaseException:
+        if not isinstance(error, _FAULTS):
+            return error
+        cause, state = _cause(error), _state(error)
+        if isinstance(cause, psycopg.DataError) and "NUL" in str(cause):
+            return nul_refused()
+        if state == "22003":
+            return RequestError("a number is too large to be stored")
+        if state is None and isinstance(cause, psycopg.OperationalError):
+            state = next(state for pattern, state in _TEXTS if re.search(pattern, str(cause)))
+        known = next((_CAUSES[key] for key in (state, state[:3], state[:2]) if key in _CAUSES), None) if state else None
+        # The rest of the server's message may quote what was to be stored.
+        said = (isinstance(cause, psycopg.Error) and cause.diag.message_primary) or str(cause).partition("\n")[0]
+        what, remedy = known or (said, None)
+        return DatabaseError(f"{self.name}: {what}" + (f" ({said})" if known else ""), hint=remedy)
+
+    # --- changes of others --------------------------------------------------------------------------------------------
+
+    def announce(self, channel: str) -> None:
+        """Tells those who watch a channel when the transaction commits."""
+        self._session.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, channel))
+
+    def follow(self, watch: Watch) -> None:
+        """Hears what is announced, in a connection of its own."""
+        while not watch.closed:
+            with suppress(psycopg.Error), self._connect() as connection:
+                connection.execute(f"LISTEN {_CHANNEL}")
+                _hear(connection, watch)
+            watch.tell()  # whoever reads is told what is wrong
+            watch.pause(_HEARD_EVERY)
+
+    # --- search -------------------------------------------------------------------------------------------------------
+
+    def create_search_index(self) -> None:
+        """The index that `matching` reads: of the titles, and of what users and models said."""
+        self._session.execute(_WORDS)
+        self._session.execute("CREATE INDEX conversation_search ON conversation USING gin (chatcore_words(title))")
+        self._session.execute(
+            f"CREATE INDEX message_search ON message USING gin (chatcore_words(text)) WHERE {_SPOKEN}"
+        )
+
+    def matching(self, table: str, text: str) -> peewee.Node | None:
+        """A subquery of the keys of the rows that have words beginning with all the words of `text`, in any order.
+
+        None if there is no word in it. No character of it has a special meaning.
+        """
+        words = re.findall(r"\w+", text)[:_MOST_WORDS]
+        if not words:
+            return None
+        found = {
+            "conversation": 'SELECT "key" FROM conversation WHERE chatcore_words(title)',
+            "message": f"SELECT id FROM message WHERE {_SPOKEN} AND chatcore_words(text)",  # noqa: S608  names of ours
+        }[table]
+        pattern = (
+            "SELECT string_agg('''' || lexeme || ''':*', ' & ')::tsquery FROM unnest(chatcore_words(%s::text)) AS word"
+        )
+        return peewee.SQL(f"({found} @@ ({pattern}))", (" ".join(words),))
+
+
+def _hear(connection: Session, watch: Watch) -> None:
+    look_at = 0.0
+    while not watch.closed:
+        if time.monotonic() >= look_at:
+            look_at = time.monotonic() + _HEARD_EVERY
+            watch.tell()
+        for notice in connection.notifies(timeout=_PAUSE):
+            watch.tell(notice.payload)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """psycopg's error, which peewee keeps as `orig`."""
+    cause: BaseException = getattr(error, "orig", error)
+    return cause
+
+
+def _state(error: BaseException) -> str | None:
+    return getattr(_cause(error), "sqlstate", None)
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether the connection broke. What the server did not say itself has no SQLSTATE."""
+    state = _state(error)
+    return isinstance(_cause(error), psycopg.OperationalError) and (state is None or state.startswith(_CONNECTION_LOST))

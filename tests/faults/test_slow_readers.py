@@ -1,0 +1,140 @@
+"""Readers that take nothing of what they are sent cost little memory, and no other reader any time."""
+
+import asyncio
+import json
+import re
+import socket
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import attrs
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads how much memory a process has"),
+]
+
+READERS = 200
+"""How many there are of either kind."""
+GROWTH = 50
+"""Megabytes that those may cost who read nothing of a short answer, which the network stack takes."""
+GROWTH_LONG = 100
+"""Megabytes that those may cost who read nothing of a long one: half a megabyte each."""
+LAG = 0.05
+"""Seconds after which 99 of 100 pieces have reached those who read."""
+RATE = "steady-30-200"
+"""What they all are sent: thirty pieces, five a second."""
+LONG = "steady-20000-0"
+"""An answer of some four megabytes, which is more than the network stack takes for a reader."""
+
+
+@pytest.fixture
+async def server(start_server):
+    """A server with the models of chaos, in a process of its own."""
+    return await start_server("--load", "chatcore.testing.chaos:Chaos", "--disable", "llama", "--disable", "mcp")
+
+
+def question(model, session):
+    """A request for an answer that goes on without readers."""
+    body = json.dumps(
+        {"model": f"chaos/{model}", "session_id": session, "messages": [{"role": "user", "content": "Hello?"}]}
+    )
+    lines = ("POST /api/chat/stream HTTP/1.1", "Host: localhost", "Content-Type: application/json")
+    return "\r\n".join((*lines, "Chatcore-On-Disconnect: continue", f"Content-Length: {len(body)}", "", body))
+
+
+def resumption(run_id):
+    """A request for a run from its beginning."""
+    return f"GET /api/chat/runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@contextmanager
+def never_reading(server, requests):
+    """Sends requests, and reads nothing of their answers."""
+    place = urlsplit(server.url)
+    with ExitStack() as stack:
+        for request in requests:
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect((place.hostname, place.port))
+            client.sendall(request.encode())
+        yield
+
+
+async def ask(server, model, session):
+    """Reads a whole answer; gives the run's id, and how late each piece was, in seconds."""
+    place = urlsplit(server.url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    writer.write(question(model, session).encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    lags = []
+    line = b""
+    while b"[DONE]" not in line:
+        line = await reader.readline()
+        if sent := re.search(rb'"sent_at":([\d.]+)', line):
+            lags.append(time.time() - float(sent[1]))
+    writer.close()
+    await writer.wait_closed()
+    return re.search(r"chatcore-run-id: (\w+)", head.decode(), re.IGNORECASE)[1], lags
+
+
+async def many(server, model, what):
+    """Many answers at once, begun a hundred a second; gives the lag of the piece that is later than 99 of 100."""
+
+    async def ask_in_turn(number):
+        await asyncio.sleep(number / 100)
+        return await ask(server, model, f"{what}-{number}")
+
+    answers = await asyncio.gather(*map(ask_in_turn, range(READERS)))
+    lags = sorted(lag for _, lags in answers for lag in lags)
+    return lags[len(lags) * 99 // 100]
+
+
+def memory(server):
+    """The memory of the server's process, in megabytes."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1000
+
+
+@attrs.frozen
+class Cost:
+    """What those who read nothing cost: megabytes of the server's, and the lag of the others."""
+
+    growth: float
+    lag: float
+
+
+async def cost_of(server, requests):
+    """Measured against the same answers without those requests.
+
+    Of three lags the smallest counts, and on a machine that is busy with something else, where answers are late anyway,
+    half as much again is no more than chance.
+    """
+    alone = await many(server, RATE, "alone")
+    before = memory(server)
+    with never_reading(server, requests):
+        lags = [await many(server, RATE, "beside-0")]
+        growth = memory(server) - before
+        while (lag := min(lags)) >= LAG and len(lags) < 3:
+            lags.append(await many(server, RATE, f"beside-{len(lags)}"))
+    return Cost(growth, 0.0 if lag < 1.5 * alone else lag)
+
+
+async def test_answers_that_nobody_reads_disturb_nobody(server):
+    """Two hundred clients ask and never read; two hundred others get their answers in time."""
+    cost = await cost_of(server, [question(RATE, f"unread-{number}") for number in range(READERS)])
+    assert cost.growth < GROWTH
+    assert cost.lag < LAG
+
+
+async def test_a_long_answer_that_nobody_reads_is_not_kept_for_each(server):
+    """Two hundred clients come back to an answer of four megabytes and never read it: the server does not put it in
+    store for each of them."""
+    run_id, _ = await ask(server, LONG, "long")
+    cost = await cost_of(server, [resumption(run_id)] * READERS)
+    assert cost.growth < GROWTH_LONG
+    assert cost.lag < LAG

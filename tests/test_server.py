@@ -1,0 +1,65 @@
+"""`chatcore serve` with one worker (chatcore/server.py)."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from chatcore.testing.chat import frames
+
+StartServer = Callable[..., Awaitable[Any]]
+
+OPTIONS = ("--disable=llama", "--disable=openrouter", "--disable=mcp")
+
+LINGERS = '''
+import time
+from contextlib import asynccontextmanager
+
+from chatcore import Lifespan, NoSettings, Plugin, hookimpl
+
+
+@asynccontextmanager
+async def lingering():
+    yield
+    time.sleep(60)
+
+
+class Lingers(Plugin[NoSettings]):
+    """Takes its time to close."""
+
+    @hookimpl
+    def register_lifespans(self):
+        yield Lifespan("lingers", lingering)
+'''
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_it_in_order(start_server: StartServer, number: signal.Signals) -> None:
+    """SIGHUP too, which a terminal that is closed sends: readers are told to come back, and the exit code is 0."""
+    server = await start_server(*OPTIONS)
+    body = {"model": "echo", "session_id": "s", "messages": [{"role": "user", "content": "/slow 0.1\na b c d e f"}]}
+    received = b""
+    async with (
+        httpx.AsyncClient(base_url=server.url, trust_env=False) as client,
+        client.stream("POST", "/api/chat/stream", json=body) as response,
+    ):
+        async for chunk in response.aiter_bytes():
+            if not received:
+                server.process.send_signal(number)
+            received += chunk
+    assert frames(received)[-1].event == "shutdown"
+    assert await server.end() == 0
+
+
+async def test_a_second_interrupt_ends_it_at_once(start_server: StartServer, tmp_path: Path) -> None:
+    """Whatever it waits for."""
+    (tmp_path / "lingers.py").write_text(LINGERS)
+    server = await start_server(*OPTIONS, "--plugins-dir", str(tmp_path))
+    server.process.send_signal(signal.SIGINT)
+    while b"stopping" not in server.log:
+        await asyncio.sleep(0.01)
+    assert await asyncio.wait_for(server.end(signal.SIGINT), 5) == -signal.SIGINT

@@ -1,0 +1,220 @@
+"""What holds up the event loop (chatcore/watchdog.py)."""
+
+import asyncio
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import threading
+import time
+
+import pytest
+import uvloop
+
+from chatcore.plugins import Row
+from chatcore.registry import Provenance
+from chatcore.watchdog import Watchdog
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def watched(request, caplog):
+    """Runs a coroutine under a watchdog, on either loop; gives the watchdog and the lines that were logged."""
+
+    def run(main, rows=()):
+        async def under_watch():
+            async with Watchdog(lambda: rows) as watchdog:
+                await asyncio.sleep(0.06)  # a beat has come
+                await main()
+                await asyncio.sleep(0.06)  # so has the one after it
+            return watchdog
+
+        with caplog.at_level(logging.WARNING), asyncio.Runner(loop_factory=request.param) as runner:
+            watchdog = runner.run(under_watch())
+        return watchdog, [record.getMessage() for record in caplog.records]
+
+    return run
+
+
+async def sleeps():
+    time.sleep(0.2)  # noqa: ASYNC251  that is the fault
+
+
+async def computes():
+    until = time.thread_time() + 0.2
+    while time.thread_time() < until:
+        pass
+
+
+async def keeps_the_interpreter():
+    HOG(r"(a+)+b", "a" * hard_enough())
+
+
+HOG = re.match  # C code that lets no other thread run; each letter more doubles the time that it takes
+
+
+def hard_enough():
+    started = time.perf_counter()
+    HOG(r"(a+)+b", "a" * 18)
+    return 18 + math.ceil(math.log2(0.3 / (time.perf_counter() - started)))
+
+
+@pytest.mark.parametrize("block", [sleeps, computes, keeps_the_interpreter])
+def test_code_that_blocks_is_named_once(watched, block):
+    """With its place, for how long, and what to do; whether it sleeps, computes, or computes in C."""
+    watchdog, lines = watched(block)
+    assert len(lines) == 1
+    [ms] = re.findall(rf"^{block.__name__} \({__file__}:\d+\) blocked the event loop for (\d+) ms; use ", lines[0])
+    assert 100 <= int(ms) <= 2000
+    assert lines[0].endswith("use asyncio.to_thread for what waits")
+    assert watchdog.blocks.sums() == {("core",): 1}
+    assert sum(watchdog.lag.counts[watchdog.lag.bounds.index(0.1) + 1 :]) == 1
+
+
+def test_code_that_does_not_end_is_named_while_it_blocks(caplog):
+    """After a second; nobody could say it afterwards."""
+    named = threading.Event()
+
+    class Named(logging.Handler):
+        def emit(self, record):
+            named.set()
+
+    async def main():
+        async with Watchdog(lambda: ()):
+            await asyncio.sleep(0.06)
+            assert named.wait(10)
+            await asyncio.sleep(0.06)
+
+    logger = logging.getLogger("chatcore.watchdog")
+    handler = Named()
+    logger.addHandler(handler)
+    try:
+        asyncio.run(main())
+    finally:
+        logger.removeHandler(handler)
+    [line] = [record.getMessage() for record in caplog.records]
+    assert re.search(r"has blocked the event loop for 1\d\d\d ms and still does; use asyncio.to_thread", line)
+
+
+def test_many_short_steps_are_nobodys_fault(watched):
+    """A loop that is late because it has much to do is not blocked."""
+
+    async def busy():
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        for _ in range(15):
+            loop.call_soon(time.sleep, 0.02)
+        loop.call_soon(done.set_result, None)
+        await done
+
+    watchdog, lines = watched(busy)
+    assert lines == []
+    assert sum(watchdog.lag.counts[watchdog.lag.bounds.index(0.1) + 1 :]) == 1
+
+
+def test_waiting_is_not_blocking(watched):
+    """Meanwhile others are served."""
+    _, lines = watched(lambda: asyncio.sleep(0.3))
+    assert lines == []
+
+
+def test_it_leaves_nothing_behind(watched):
+    """Its thread has ended with it."""
+    before = threading.active_count()
+    watched(lambda: asyncio.sleep(0))
+    assert threading.active_count() == before
+
+
+# --- false alarms -----------------------------------------------------------------------------------------------------
+
+WORKS = """
+import asyncio, logging, sys, time
+from chatcore.watchdog import Watchdog
+
+def work():
+    until = time.thread_time() + 0.02  # of the CPU
+    while time.thread_time() < until:
+        pass
+
+async def main():
+    async with Watchdog(lambda: ()) as watchdog:
+        print(flush=True)
+        stop = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+        while not stop.done():
+            work()
+            await asyncio.sleep(0)
+        late = sum(watchdog.lag.counts[watchdog.lag.bounds.index(0.1) + 1:])
+        print(late, watchdog.blocks.sums())
+
+asyncio.run(main())
+"""
+
+
+async def works():
+    """A process whose loop always works, in steps of 20 ms. When its input ends it tells how often it was late by more
+    than 100 ms, and whom it has named."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WORKS, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    await process.stdout.readline()
+    return process
+
+
+async def test_a_process_that_was_stopped_names_nobody():
+    """In the middle of its work, as a machine that is suspended."""
+    process = await works()
+    for _ in range(3):
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(0.25)
+        process.send_signal(signal.SIGCONT)
+        await asyncio.sleep(0.1)
+    late, _, named = (await process.communicate(b""))[0].decode().strip().partition(" ")
+    assert (int(late) >= 1, named) == (True, "{}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts how long a thread waited for the CPU")
+async def test_a_process_that_gets_no_cpu_names_nobody():
+    """It waits long in every step, and so in none of them for a reason of its own."""
+    process = await works()
+    cpu = {min(os.sched_getaffinity(0))}
+    os.sched_setaffinity(process.pid, cpu)
+    burning = [await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass") for _ in range(20)]
+    for other in burning:
+        os.sched_setaffinity(other.pid, cpu)
+    await asyncio.sleep(3)
+    for other in burning:
+        other.kill()
+        await other.wait()
+    late, _, named = (await process.communicate(b""))[0].decode().strip().partition(" ")
+    assert (int(late) >= 2, named) == (True, "{}")
+
+
+# --- whose code it is -------------------------------------------------------------------------------------------------
+
+
+def row(name, module, *, builtin=False):
+    plugin = type("Plugin", (), {"__module__": module})()
+    return Row(provenance=Provenance(name, f"chatcore-{name}", "1.0", builtin), state="on", plugin=plugin)
+
+
+def library_call(module):
+    """A coroutine of a module that blocks in the standard library."""
+    space = {"__name__": module, "time": time}
+    exec("async def block():\n    inner()\ndef inner():\n    time.sleep(0.2)\n", space)
+    return space["block"]
+
+
+def test_a_plugin_is_named_by_its_modules(watched):
+    """Also where it is another module of its package than that of its class; a longer name is another package."""
+    rows = [row("other", "chatcore_slow"), row("slow", "chatcore_slower.plugin")]
+    watchdog, [line] = watched(library_call("chatcore_slower.inside"), rows)
+    assert line.startswith("plugin slow (chatcore-slow 1.0): inner (<string>:4) blocked the event loop for ")
+    assert watchdog.blocks.sums() == {("slow",): 1}
+
+
+def test_a_builtin_plugin_is_the_core(watched):
+    """Its code is only on the way to what others have."""
+    _, [line] = watched(library_call("chatcore.builtin.thing"), [row("thing", "chatcore.builtin.thing", builtin=True)])
+    assert line.startswith("inner (<string>:4) blocked")
