@@ -2,8 +2,8 @@
 
 What the author of a plugin needs can be imported from here, or from the module that defines it: `hooks`, `tools`,
 `types`, `protocols`, `errors`, `settings`, `secrets`, `access`, `requests`, `openapi`, `openai`, `http`, `addresses`,
-`sse`, `kept`, `answer`, `database` (its names) and `testing`. Everything else is chatcore's own and may change at any
-time.
+`sse`, `kept`, `answer`, `database` (its names), `commands.reach` and `testing`. Everything else is chatcore's own and
+may change at any time.
 """
 
 from importlib import import_module

@@ -178,6 +178,7 @@ class Config:
     )
     tool_policy: Mapping[str, Policy] = option(
         attrs.Factory(dict),
+        env="CHATCORE_TOOL_POLICY",
         help='Which tools may be called: a table of names or patterns, each "allow", "ask" or "deny".',
     )
     approval_timeout: float = option(

@@ -175,7 +175,7 @@ def _plugin(row: Row, *, strict: bool) -> Check:
 
 
 def _open_files(config: Config) -> Check:
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server takes as much of it as it needs
     needed = config.max_streams * _FILES_PER_STREAM + _OTHER_FILES
     found = f"{limit} may be open; {config.max_streams} streams need {needed}"
     if resource.RLIM_INFINITY != limit < needed:

@@ -51,7 +51,9 @@ _PLAIN: dict[str, type[Any]] = {
     )
 }
 # Their fields are values of our own, which go through the converter.
-_RICH: dict[str, type[Any]] = {cls.__name__: cls for cls in (MessageStored, ApprovalRequested, ToolStarted, ToolFinished)}
+_RICH: dict[str, type[Any]] = {
+    cls.__name__: cls for cls in (MessageStored, ApprovalRequested, ToolStarted, ToolFinished)
+}
 _FIELDS = {cls: attrgetter(*(field.name for field in attrs.fields(cls))) for cls in _PLAIN.values()}
 
 _encode = msgspec.msgpack.Encoder().encode

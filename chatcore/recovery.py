@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from chatcore import eventlog, wire
 from chatcore.answer import Answer
-from chatcore.database import Conversations, Database, LogRow, NewMessage, RunRecord
+from chatcore.database import Conversations, Database, LogRow, RunRecord
 from chatcore.database import Runs as RunTable
 from chatcore.stop import SERVER_STOPPED
 from chatcore.toolcalls import UNKNOWN_OUTCOME
 from chatcore.turn import Origin, answer_messages
-from chatcore.types import Event, MessageStored, Principal, RunEnded
+from chatcore.types import Event, MessageStored, Principal, RunEnded, StoredMessage, TextDelta
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +24,9 @@ async def close_abandoned(database: Database, record: RunRecord) -> None:
     ended = events[-1] if events and isinstance(events[-1], RunEnded) else None
     if ended is None:
         ended = RunEnded("incomplete", SERVER_STOPPED)
-        told = [event.message.id for event in events if isinstance(event, MessageStored)]
-        stored = await conversations.recover_answer(
-            owner, record.conversation_id, record.id, record.question, _unfinished(record, events), told=told
-        )
-        rest: list[Event] = [*(MessageStored(message) for message in stored[:1]), ended]
+        origin = wire.structure(record.turn, Origin)
+        kept = await keep_unfinished(conversations, owner, record.conversation_id, record.question, origin, events)
+        rest: list[Event] = [*kept, ended]
         last = rows[-1].last if rows else 0
         rows = [*rows, LogRow(record.id, last + 1, last + len(rest), eventlog.pack(rest))]
         events += rest
@@ -36,14 +34,44 @@ async def close_abandoned(database: Database, record: RunRecord) -> None:
     await table.finish(record.id, ended.state, ended.reason, len(events), rows)
 
 
-def _unfinished(record: RunRecord, events: Sequence[Event]) -> list[NewMessage]:
-    """The rows of the answer that was being written when the log ended; none if it had not begun."""
+async def keep_unfinished(
+    conversations: Conversations,
+    owner: Principal,
+    conversation_id: str,
+    question: int | None,
+    origin: Origin,
+    events: Sequence[Event],
+) -> Sequence[Event]:
+    """Stores the answer that was being written when the log of a run ended, below its last message or below `question`.
+    Gives what its readers are to be told of that."""
+    told = [event.message.id for event in events if isinstance(event, MessageStored)]
+    answer = _unfinished(events)
+    messages = [] if answer.empty else answer_messages(answer, origin, partial=True, not_run=UNKNOWN_OUTCOME)
+    stored = await conversations.recover_answer(owner, conversation_id, origin.run_id, question, messages, told=told)
+    return _untold(answer, stored)
+
+
+def _unfinished(events: Sequence[Event]) -> Answer:
+    """The answer that was being written when the log ended; an empty one if it had not begun."""
     answer = Answer()
     for event in events:
         if isinstance(event, MessageStored):
             answer = Answer()
         else:
             answer.add([event])
-    if answer.empty:
-        return []
-    return answer_messages(answer, wire.structure(record.turn, Origin), partial=True, not_run=UNKNOWN_OUTCOME)
+    return answer
+
+
+def _untold(answer: Answer, stored: Sequence[StoredMessage]) -> list[Event]:
+    """What the log does not tell of the stored answers: that they are stored, and the end of their text. A worker may
+    have stored an answer and died before the log had all of it."""
+    untold: list[Event] = []
+    said = answer.message().text
+    for message in stored:
+        if message.message.role == "assistant":
+            text = message.message.text
+            if text != said and text.startswith(said):
+                untold.append(TextDelta(text.removeprefix(said)))
+            untold.append(MessageStored(message))
+            said = ""
+    return untold

@@ -39,6 +39,7 @@ class LogWriter:
         self._journaled: set[Run] = set()
         self._ending: list[asyncio.Future[None]] = []
         self._settle_at = 0.0
+        self._trouble = ""
         self._task: asyncio.Task[None] | None = None
 
     def touch(self, run: Run) -> None:
@@ -101,12 +102,21 @@ class LogWriter:
                 self.looked_at = time.monotonic()
                 self._journaled |= dirty
         except ChatcoreError as error:
-            logger.error("the run log could not be written: %s", error)  # noqa: TRY400  the error says it all
+            self._say(f"the run log cannot be written: {error}")
             for run in dirty:
                 run.give_up_durability()
             return
+        self._say("")
         for run, end in ends.items():
             run.written(end)
+
+    def _say(self, trouble: str) -> None:
+        """Logs what is in the way when it begins and when it ends, not for every group."""
+        if trouble and trouble != self._trouble:
+            logger.error(trouble)
+        elif self._trouble and not trouble:
+            logger.info("the run log is written again")
+        self._trouble = trouble
 
     async def _settle(self, ends: Mapping[Run, int], latest: Sequence[LogRow]) -> None:
         self._settle_at = time.monotonic() + SETTLE_INTERVAL

@@ -25,13 +25,13 @@ from chatcore.errors import ChatcoreError
 from chatcore.plugins import Plugins
 from chatcore.protocols import Provider
 from chatcore.readers import LiveReader, Reader, StoredReader, Tail
-from chatcore.recovery import close_abandoned
+from chatcore.recovery import close_abandoned, keep_unfinished
 from chatcore.run import Run
 from chatcore.runcounts import RunCounts
 from chatcore.runlog import LogWriter
 from chatcore.stop import NOT_STORED, SERVER_STOPPED
 from chatcore.takeover import go_on, take_over
-from chatcore.turn import failed, run_turn
+from chatcore.turn import failed, origin_of, run_turn
 from chatcore.types import (
     FINAL_STATES,
     Event,
@@ -360,13 +360,25 @@ class Runs:
                         await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001  the run's boundary: readers and the database must learn of its end
             reason = error.code if isinstance(error, ChatcoreError) else "internal"
-            self._append(run, [_told(run, error), RunEnded("failed", reason)])
+            told = _told(run, error)
+            self._append(run, [*await self._keep_unfinished(run), told, RunEnded("failed", reason)])
         ended = run.ending
         await self._end(run, ended)
         if ended is not None:
             self.counts.end(ended, run.messages)
             result = TurnResult(state=ended.state, reason=ended.reason, messages=tuple(run.messages), usage=run.usage)
             await self._plugins.finish(run.turn, result)
+
+    async def _keep_unfinished(self, run: Run) -> Sequence[Event]:
+        """Stores what readers were told of an answer that broke off in a way that nobody foresaw."""
+        turn, origin = run.turn, origin_of(run.turn)
+        try:
+            question = (await run.begun).path[-1].id
+            return await keep_unfinished(
+                self._conversations, turn.principal, turn.conversation_id, question, origin, run.events
+            )
+        except ChatcoreError:
+            return ()  # the database may be what has failed: that is told already
 
     async def _end(self, run: Run, ended: RunEnded | None) -> None:
         try:

@@ -1,7 +1,8 @@
 """Settings classes: how their fields are declared, and how they are read from a file, the environment and overrides.
 
 A settings class is a frozen attrs class whose fields are made with `option`. An empty variable of the environment
-counts as unset; a list is separated by commas there. Relative paths in the file are relative to the file.
+counts as unset; a list is separated by commas there, and so is a table of texts, each `NAME=VALUE`. Relative paths in
+the file are relative to the file.
 """
 
 import difflib
@@ -153,12 +154,16 @@ def show(value: object) -> str:
         case str() | Path():
             return json.dumps(_PASSWORD.sub(rf"\1\2\3{MASK}", str(value)), ensure_ascii=False)
         case Mapping():
-            return "{" + ", ".join(f"{key} = {show(item)}" for key, item in value.items()) + "}"
+            return "{" + ", ".join(f"{_key(str(key))} = {show(item)}" for key, item in value.items()) + "}"
         case list() | tuple():
             return "[" + ", ".join(map(show, value)) + "]"
     if attrs.has(type(value)):
         return show({field.name: getattr(value, field.name) for field in _fields(type(value))})
     return str(value)
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
 
 
 # --- who says what ----------------------------------------------------------------------------------------------------
@@ -221,6 +226,9 @@ def _parse(text: str, type_: object) -> object:
             raise ValueError(f"want {wanted}, not {text!r}") from error
     if get_origin(type_) in (tuple, list):
         return [item.strip() for item in text.split(",") if item.strip()]
+    if get_origin(type_) is Mapping:
+        pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+        return {key.strip(): value.strip() for key, _, value in pairs}
     if get_origin(type_) is Literal:
         return next((choice for choice in get_args(type_) if str(choice).lower() == text.lower()), text)
     return text

@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import attrs
@@ -18,6 +19,7 @@ from chatcore.database import Approval, Conversations
 from chatcore.database.approvals import Outcome
 from chatcore.errors import RequestError, ToolFailed
 from chatcore.paused import Tally
+from chatcore.progress import Reports
 from chatcore.stop import SERVER_STOPPED, Stop
 from chatcore.tools import Invocation, JsonObject, Tool, ToolCall, ToolResult
 from chatcore.types import (
@@ -75,6 +77,7 @@ class ToolCalls:
     _asked: dict[int, tuple[Approval, _Call]] = attrs.field(factory=dict)
     _running: dict[asyncio.Task[ToolResult], _Call] = attrs.field(factory=dict)
     _waiting: list[asyncio.Task[None]] = attrs.field(factory=list)  # one or none
+    _reports: Reports = attrs.field(factory=Reports)
 
     @property
     def answers(self) -> list[Message]:
@@ -132,7 +135,10 @@ class ToolCalls:
             while (self._running or self._asked) and self.stop.reason is None:
                 self.approvals.nothing_else = not self._running
                 async with self.stop.interrupts():
-                    await asyncio.wait([*self._running, *self._news()], return_when=asyncio.FIRST_COMPLETED)
+                    awaited = [*self._running, *self._news(), self._reports.coming()]
+                    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if reports := self._reports.take():
+                    yield reports
                 for task in [task for task in self._running if task.done()]:
                     yield await self._finish(self._running.pop(task), task.result())
                 for approval, call in self._perhaps_decided():
@@ -140,7 +146,7 @@ class ToolCalls:
                         yield told
         finally:
             self.approvals.nothing_else = False
-            unfinished: list[asyncio.Task[Any]] = [*self._running, *self._waiting]
+            unfinished: list[asyncio.Task[Any]] = [*self._running, *self._waiting, self._reports.coming()]
             for unneeded in unfinished:
                 unneeded.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
@@ -250,6 +256,7 @@ class ToolCalls:
             principal_id=self.turn.principal.id,
             conversation_id=self.turn.conversation_id,
             run_id=self.turn.id,
+            progress=partial(self._reports.add, call.call),
         )
         limit = call.tool.timeout or self.turn.limits.tool_timeout
         try:

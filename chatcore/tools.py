@@ -33,15 +33,24 @@ class ToolCall:
     arguments: str = ""
 
 
+def _unheard(message: str, done: float | None = None, of: float | None = None) -> None:
+    """Where nobody follows a call."""
+
+
 @attrs.frozen
 class Invocation:
-    """What a tool's `run` is given: the call, its parsed arguments, and for whom it runs."""
+    """What a tool's `run` is given: the call, its parsed arguments, and for whom it runs.
+
+    `progress(message, done, of)` tells the client how far the call is: what is being done, how much is, and of how
+    much; the last two may be None. It may be called as often as one likes: not everything is told.
+    """
 
     call: ToolCall
     arguments: JsonObject
     principal_id: str
     conversation_id: str
     run_id: str
+    progress: Callable[[str, float | None, float | None], None] = attrs.field(default=_unheard, repr=False, eq=False)
 
 
 @attrs.frozen

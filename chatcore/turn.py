@@ -67,10 +67,9 @@ class _Work:
     begun: Callable[[], Awaitable[Begun]]
     approvals: Approvals
     stop: Stop
+    tally: Tally
     history: list[Message]
     tools: tuple[Tool, ...]
-    may_drop_tools: bool
-    tally: Tally
     last_id: int | None = None
     images: list[JsonObject] = attrs.field(factory=list)
     failure: ProviderError | None = None
@@ -94,19 +93,9 @@ async def run_turn(
     Raises:
         DatabaseError: a message could not be stored. Nothing after that is told.
     """
-    tool_choice = turn.parameters.get("tool_choice")
-    work = _Work(
-        turn=turn,
-        provider=provider,
-        conversations=conversations,
-        begun=begun,
-        approvals=approvals,
-        stop=stop,
-        history=list(turn.history),
-        tools=() if tool_choice == "none" else tuple(turn.tools.values()),
-        may_drop_tools=tool_choice in (None, "auto"),
-        tally=Tally() if resumed is None else resumed.tally,
-    )
+    tally = Tally() if resumed is None else resumed.tally
+    tools = () if turn.parameters.get("tool_choice") == "none" else tuple(turn.tools.values())
+    work = _Work(turn, provider, conversations, begun, approvals, stop, tally, list(turn.history), tools)
     if resumed is not None:
         work.last_id = resumed.stored[-1].id
         async with aclosing(_run_tools(work, resumed.stored, begun=True)) as batches:
@@ -115,9 +104,6 @@ async def run_turn(
     while not work.over:
         work.tally.hops += 1
         answer = Answer()
-        if images := _take_images(work):
-            answer.add(images)
-            yield images
         async with stop.interrupts(), aclosing(_ask(work, answer)) as batches:
             async for events in batches:
                 yield events
@@ -135,12 +121,15 @@ async def run_turn(
 
 async def _ask(work: _Work, answer: Answer) -> AsyncGenerator[Sequence[Event], None]:
     """One call of the model, and one more without tools if it refuses them. A failure is noted."""
+    if images := _take_images(work):
+        answer.add(images)
+        yield images
     try:
         async with aclosing(_stream(work, answer)) as batches:
             async for events in batches:
                 yield events
     except ProviderError as error:
-        if not (work.tools and work.may_drop_tools and answer.empty and _refuses_tools(error)):
+        if not (work.tools and answer.empty and _may_go_without(work.turn) and _refuses_tools(error)):
             work.failure = error
             return
     else:
@@ -208,6 +197,11 @@ def _request(work: _Work) -> ModelRequest:
         parameters={key: value for key, value in work.turn.parameters.items() if key not in without},
         conversation_id=work.turn.conversation_id,
     )
+
+
+def _may_go_without(turn: Turn) -> bool:
+    """Whether the request does not insist on a tool."""
+    return turn.parameters.get("tool_choice") in (None, "auto")
 
 
 def _refuses_tools(error: ProviderError) -> bool:

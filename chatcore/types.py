@@ -136,7 +136,7 @@ class Turn:
     what it holds may be called, nothing else. `metadata` is the request's own, never sent upstream.
 
     After the hooks the operator's policy divides the tools: those in `asking` need a person's consent for each call,
-    which is asked for if the client `can_approve`; those in `withheld` were taken away, each for the reason given there.
+    which is asked for if the client `can_approve`; those in `withheld` were taken away, for the reason given there.
     """
 
     id: str
@@ -300,7 +300,7 @@ class Notice:
     """Something that the user should know and the model did not say.
 
     `kind` is one of: tools_unsupported, hop_limit, tool_error_limit, cost_limit, repeated_call, approval_required,
-    tool_followup_required, or a plugin's own. `data` are its numbers and names.
+    tool_followup_required, tool_progress, or a plugin's own. `data` are its numbers and names.
     """
 
     kind: str

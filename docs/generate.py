@@ -231,6 +231,15 @@ def _help(title: str, command: click.Command) -> str:
         return command.get_help(context).rstrip()
 
 
+def metrics(name: str) -> str:
+    """The metrics that are listed in a module."""
+    rows = [
+        (code(metric.name), metric.kind, ", ".join(map(code, metric.labels)), metric.help)
+        for metric in import_module(name).METRICS
+    ]
+    return table(("metric", "kind", "labels", "what it is"), rows)
+
+
 def errors(module_name: str) -> str:
     """The tree of errors, and of each its status, its code, and what it says about itself."""
     module = import_module(module_name)
@@ -252,6 +261,7 @@ KINDS: Mapping[str, Callable[[str], str]] = {
     "settings": settings,
     "commands": commands,
     "errors": errors,
+    "metrics": metrics,
     "route": generate_http.route,
     "objects": generate_http.objects,
 }

@@ -246,14 +246,10 @@ def test_a_data_directory_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> N
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 
-def test_too_few_files() -> None:
+def test_too_few_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer than the streams need that the configuration allows."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
-    try:
-        row = doctor()["files"]
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (512, 1024))
+    row = doctor()["files"]
     assert row.state == "warn"
     assert row.found == "1024 may be open; 2000 streams need 4100"
     assert "ulimit -n 4100" in row.remedy

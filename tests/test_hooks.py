@@ -193,25 +193,17 @@ async def test_a_plugin_that_fails_in_both_hooks_harms_nobody(load_bad, caplog):
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_hook_that_blocks_the_event_loop_is_named_in_the_log(load_bad, caplog):
-    """With the plugin and for how long, also where it had awaited something before."""
-    await load_bad("blocks").prepare(TURN)
-    (record,) = caplog.records
-    assert "plugin blocks: prepare_turn blocked the event loop for 15" in record.getMessage()
-
-
-async def test_a_hook_that_waits_is_not_named(load, caplog):
-    """Time in which others are served is nobody's fault."""
+async def test_a_hook_is_charged_for_its_time(load):
+    """From its call to its end. (What blocks the event loop is the watchdog's to name.)"""
 
     class Waiting(Plugin[NoSettings]):
         @hookimpl
         async def prepare_turn(self, turn):
-            await asyncio.sleep(0.12)
+            await asyncio.sleep(0.02)
 
     plugins = load(a=Waiting)
     await plugins.prepare(TURN)
-    assert not caplog.records
-    assert plugins.registry.calls.charges()[0].seconds >= 0.12
+    assert plugins.registry.calls.charges()[0].seconds >= 0.02
 
 
 # --- what can be said about hooks -------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ import pytest
 
 from chatcore.config import Config, Loaded
 from chatcore.database import Database
-from chatcore.errors import ConfigError, DatabaseError, DuplicateName, NotFound, PluginError
-from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.errors import ConfigError, DatabaseError, DuplicateName, NotFound, PluginError, ProviderUnavailable
+from chatcore.hooks import Host, NoSettings, Plugin, hookimpl
 from chatcore.lifespans import Lifespans
 from chatcore.plugins import Plugins, find
+from chatcore.testing.scripted import ScriptedProvider
 from chatcore.tools import Invocation, Tool, ToolCall
 
 BAD = Path(__file__).with_name("plugins_bad")
@@ -306,6 +307,28 @@ def test_settings_come_from_the_plugins_section_and_its_environment_names(load):
     assert (plugin.settings.place, plugin.settings.days) == ("Wien", 3)
     assert plugin.context.name == "wrong_settings"
     assert plugin.context.data.is_dir()
+
+
+async def test_a_plugin_may_ask_its_server(load):
+    """For the provider of a model, as the configuration has it; for the tools; for the limits."""
+
+    class Providing(Plugin[NoSettings]):
+        """Has a provider."""
+
+        @hookimpl
+        def register_providers(self):
+            return [ScriptedProvider()]
+
+    given = [("asking", Good), ("providing", Providing)]
+    plugins = load(given=given, default_model="scripted/other", hops=3, tool_policy={"good": "deny"})
+    host = row_of(plugins, "asking").plugin.context.host
+    provider, model = host.provider_for(None)
+    assert (provider.name, model, host.provider_for("scripted")[1]) == ("scripted", "scripted/other", "scripted/model")
+    assert host.limits.hops == 3
+    assert await host.tools() == {}
+    with pytest.raises(ProviderUnavailable):
+        Host().provider_for(None)
+    assert await Host().tools() == {}
 
 
 @pytest.mark.parametrize("wrong", ["int", "'text'", "None"])

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -60,7 +59,7 @@ async def test_a_worker_publishes_until_it_ends(make_chat, tmp_path, presence):
     """Again and again; then its file is gone."""
     chat = await make_chat()
     state = chat.app.extensions["chatcore"]
-    path: Path = tmp_path / f"{presence.worker}.metrics"
+    path = tmp_path / f"{presence.worker}.metrics"
     task = asyncio.create_task(published.keep_publishing(state, tmp_path, presence.worker))
     async with asyncio.timeout(5):
         while not path.exists():

@@ -284,5 +284,5 @@ async def test_a_reader_that_is_far_behind_gets_the_log_in_pieces(
                 if batch := await reader.next():
                     pieces.append(batch)
         reader.close()
-        assert max(len(events) for _, events in pieces) <= 500
+        assert max(len(events) for _, events in pieces) <= readers.LARGEST_BATCH
         assert [event for _, events in pieces for event in events] == run.events

@@ -271,6 +271,16 @@ async def test_a_turn_that_cannot_be_stored_ends_at_once(bench: Bench, spoken: l
     assert ended == RunEnded("failed", "database")
 
 
+async def test_what_was_told_of_a_turn_that_fails_is_kept(bench: Bench) -> None:
+    """A fault that nobody foresaw ends the answer, not what its reader has seen of it."""
+    run_id = await bench.start([text("one "), ZeroDivisionError("a bug")])
+    *_, stored, told, ended = await bench.read(run_id)
+    assert isinstance(stored, MessageStored)
+    assert (isinstance(told, Failed), ended) == (True, RunEnded("failed", "internal"))
+    *_, answer = await Conversations(bench.database).path(ANN, "c1")
+    assert (answer.message.text, answer.state) == ("one ", "partial")
+
+
 async def test_a_log_that_cannot_be_written_does_not_stop_a_relaxed_answer(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ class Settings:
     path: Path | None = option(None, env="T_PATH")
     key: Secret | None = option(None, env="T_KEY")
     servers: Mapping[str, Server] = option(attrs.Factory(dict))
+    colours: Mapping[str, Literal["red", "blue"]] = option(attrs.Factory(dict), env="T_COLOURS")
 
 
 @attrs.frozen
@@ -144,6 +145,14 @@ def test_a_number_is_finite(text: str) -> None:
 def test_a_list_from_the_environment(text: str, names: tuple[str, ...]) -> None:
     """Separated by commas; spaces and empty places do not count."""
     assert from_environment(T_NAMES=text).names == names
+
+
+def test_a_table_of_texts_from_the_environment() -> None:
+    """`NAME=VALUE`, separated by commas; a value that is none of the choices is told with its name."""
+    assert from_environment(T_COLOURS="sky*=blue, a.b = red,").colours == {"sky*": "blue", "a.b": "red"}
+    for wrong in ("sky=green", "sky", "sky="):
+        with pytest.raises(ConfigError, match=r"T_COLOURS.*sky.*must be one of"):
+            from_environment(T_COLOURS=wrong)
 
 
 def test_a_choice_from_the_environment_may_be_in_capitals() -> None:
@@ -336,6 +345,7 @@ def test_a_validator_may_look_at_other_fields() -> None:
         (Path("a/b"), '"a/b"'),
         (("a", "b"), '["a", "b"]'),
         ({"a": 1, "b": [Secret("x")]}, "{a = 1, b = [***]}"),
+        ({"mail_*": "ask"}, '{"mail_*" = "ask"}'),
         (Secret("x"), "***"),
         (Server("u", Secret("x")), '{url = "u", key = ***, root = none}'),
         ("postgresql://anna:hunter2@db.example/chat", '"postgresql://anna:***@db.example/chat"'),
@@ -376,8 +386,9 @@ def test_options_say_all_that_documentation_needs() -> None:
         "path": "path",
         "key": "secret",
         "servers": "table",
+        "colours": "table",
     }
     assert {name: one.default for name, one in found.items() if one.default not in ("none", "[]")} == {
-        "text": '"t"', "number": "1", "flag": "false", "mode": '"slow"', "servers": "{}",
+        "text": '"t"', "number": "1", "flag": "false", "mode": '"slow"', "servers": "{}", "colours": "{}",
     }  # fmt: skip
     assert [one.default for one in options(Needy)] == [None, None]

@@ -8,7 +8,9 @@ from quart import Blueprint, Response
 
 from chatcore import streams
 from chatcore.access import public
+from chatcore.errors import Overloaded
 from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.readers import LiveReader
 from chatcore.testing.chat import Chat, frames
 from chatcore.testing.scripted import ScriptedProvider, text
 
@@ -92,3 +94,21 @@ async def test_a_draining_server_ends_the_streams_of_plugins(make_chat: MakeChat
             chat.app.extensions["chatcore"].streams.drain()
     assert received == b"data: 1\n\n"
     assert Endless.closed.is_set()
+
+
+class NeverRead(LiveReader):
+    """The reader of a stream that does not begin."""
+
+    def __init__(self) -> None:
+        self.run_id = "run"
+
+
+async def test_a_stream_that_was_never_sent_takes_no_place() -> None:
+    """Its client may go before the first frame; then nobody would say that it has ended."""
+    limited = streams.Streams(1)
+    response = limited.respond(NeverRead(), lambda first, events: b"")
+    with pytest.raises(Overloaded):
+        limited.admit()
+    del response
+    limited.admit()
+    assert limited.count == 0

@@ -16,7 +16,7 @@ from chatcore.database import Conversations, Database, NewMessage, NewRun, Runs
 from chatcore.paused import Tally
 from chatcore.stop import Stop
 from chatcore.toolcalls import UNKNOWN_OUTCOME, ToolCalls, as_data, without_frame
-from chatcore.tools import Tool, ToolCall, ToolResult
+from chatcore.tools import Invocation, Tool, ToolCall, ToolResult
 from chatcore.types import (
     LOCAL,
     ApprovalRequested,
@@ -353,3 +353,33 @@ def test_parts_of_a_tools_message_are_framed_one_by_one() -> None:
     assert isinstance(content, tuple)
     assert without_frame(content[0]["text"]) == "x"
     assert content[1] == image
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_progress_of_a_tool_is_told_while_it_runs(stage: Stage) -> None:
+    """Now and then, not as often as the tool says it; before its answer."""
+    told, finish = asyncio.Event(), asyncio.Event()
+
+    async def work(invocation: Invocation) -> str:
+        """Works."""
+        for number in range(1000):
+            invocation.progress(f"step {number}", number, 1000)
+        told.set()
+        await finish.wait()
+        return "done"
+
+    async def meanwhile(event: Event) -> None:
+        if isinstance(event, Notice):
+            finish.set()
+
+    stage.turn = attrs.evolve(stage.turn, tools={"work": Tool.of(work)})
+    events = await run(stage, ToolCall("a", "work"), meanwhile=meanwhile)
+    assert kinds(events) == ["ToolStarted", "Notice", "ToolFinished"]
+    assert events[1] == Notice("tool_progress", "step 0", {"tool": "work", "call_id": "a", "done": 0, "of": 1000})
+
+
+def test_progress_that_nobody_follows_goes_nowhere() -> None:
+    """A tool need not ask whether anybody does."""
+    Invocation(LOOK, {}, "local", "c", "r").progress("on it", None, None)

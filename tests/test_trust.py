@@ -87,6 +87,15 @@ async def test_a_turn_without_tools_is_as_it_was(tmp_path: Path) -> None:
     assert await Trust({"*": "deny"}, Database(str(tmp_path / "never opened.db"))).vet(plain) is plain
 
 
+async def test_the_free_tools_are_those_that_need_nobody(database: Database) -> None:
+    """Neither those that ask or are denied, nor one that has changed."""
+    trust = Trust({"b": "deny"}, database)
+    tools = [tool("a"), tool("b"), tool("c", destructive=True), tool("read", source="files")]
+    assert list(await trust.free({one.name: one for one in tools})) == ["a", "read"]
+    tools[3] = attrs.evolve(tools[3], description="Reads, and sends it to somebody.")
+    assert list(await trust.free({one.name: one for one in tools})) == ["a"]
+
+
 # --- pins -------------------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from chatcore.worker import Presence
+from chatcore.worker import Presence, alive, is_alive
 
 HOLDS = """
 import sys, pathlib
@@ -14,19 +14,22 @@ sys.stdin.read()
 """
 
 
-async def test_a_killed_worker_is_told_dead_once(tmp_path: Path) -> None:
-    """As long as its process lives it is not; after kill -9 it is, to one who asks."""
+async def test_a_killed_worker_is_dead_until_it_is_forgotten(tmp_path: Path) -> None:
+    """As long as its process lives it is not; after kill -9 it is, to all who ask."""
     mine = Presence(tmp_path)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HOLDS, str(tmp_path), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     other = (await process.stdout.readline()).decode().strip()
-    assert mine.take_dead() == []
+    assert mine.dead() == []
+    assert (is_alive(tmp_path, other), alive(tmp_path)) == (True, 2)
     process.kill()
     await process.communicate()
-    assert mine.take_dead() == [other]
-    assert mine.take_dead() == []
+    assert (is_alive(tmp_path, other), alive(tmp_path)) == (False, 1)
+    assert mine.dead() == mine.dead() == [other]
+    mine.forget([other])
+    assert mine.dead() == []
     mine.leave()
 
 
@@ -34,6 +37,6 @@ def test_a_worker_that_leaves_is_not_dead(tmp_path: Path) -> None:
     """One that ended in order has closed its runs itself, and leaves no file."""
     mine, other = Presence(tmp_path), Presence(tmp_path)
     other.leave()
-    assert mine.take_dead() == []
+    assert mine.dead() == []
     mine.leave()
     assert not list(tmp_path.iterdir())

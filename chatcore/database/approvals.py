@@ -66,7 +66,8 @@ class Approvals:
         return await self.database.read(partial(_unsettled, run_id))
 
     async def settle(self, approval: Approval) -> Outcome | None:
-        """What became of a call, told once: from now on it counts as run, or as refused. None: it still waits.
+        """What became of a call, told once: from now on it counts as run, or as refused. None: it still waits. One that
+        was deleted has expired.
 
         With the last of its calls a run waits no longer.
         """
@@ -148,11 +149,11 @@ def _settle(asked: Approval) -> Outcome | None:
     known = approval.decision.is_null(False) | (approval.expires_at <= datetime.now(UTC))
     told = approval.update(settled=True).where(approval.place == asked.place, ~approval.settled, known)
     rows = tables.fetch(told.returning(approval.decision))
-    if not rows:
+    if not rows and _approvals(approval.place == asked.place):
         return None
     if not _unsettled(asked.run_id):
         _close(asked.run_id)
-    return cast("Outcome", rows[0][0] or "expired")
+    return cast("Outcome", (rows and rows[0][0]) or "expired")
 
 
 def _close(run_id: str) -> None:

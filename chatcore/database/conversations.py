@@ -125,7 +125,7 @@ class Conversations:
         and wait no longer.
 
         `told` are the messages that the run's log tells of. The worker may have stored an answer and died before the
-        log told of it: then that one is given, and is not stored a second time.
+        log told of it: then that one is given, with what follows it, and is not stored a second time.
         """
         return await self.database.write(
             partial(_recover_answer, principal.id, conversation_id, run_id, question, messages, told)
@@ -363,8 +363,8 @@ def _recover_answer(
     everything = rows.tree(key, conversation_id)
     earlier = [message for message in everything if message.run_id == run_id]
     answers = [message.id for message in earlier if message.message.role == "assistant"]
-    if told is not None and answers and answers[-1] not in told:
-        return tuple(message for message in earlier if message.id >= answers[-1])
+    if told is not None and (untold := [answer for answer in answers if answer not in told]):
+        return tuple(message for message in earlier if message.id >= untold[0])
     parent = earlier[-1].id if earlier else question
     if parent not in (None, *(message.id for message in everything)):
         return ()

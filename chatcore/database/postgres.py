@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import attrs
 import msgspec
 import peewee
 import psycopg
@@ -34,8 +35,7 @@ OLDEST = 13
 """The oldest version of the server that will do."""
 
 _PATIENCE = 10.0  # seconds for which a unit of work waits for a server that went away
-_PAUSE = 0.1  # seconds between two attempts to reach it
-_REFUSED_FOR = 1.0  # seconds for which nobody tries again, once it has been away for longer than anybody waits
+_PAUSE = 0.1  # seconds between two attempts to reach it, of all threads together
 _HEARD_EVERY = 1.0  # seconds after which those who watch look by themselves, whatever they were told
 _CHANNEL = "chatcore"
 _MIGRATING = 0x63686174  # the lock of the server that runs migrations: the four bytes `chat`
@@ -84,7 +84,8 @@ _CAUSES = {
     "3D000": ("there is no such database", "create it: createdb NAME"),
     "55P03": ("another process keeps rows locked", "find it in pg_stat_activity and end it"),
     "57014": ("the statement was cancelled", "see whether statement_timeout is set for the user, and raise it"),
-    "XX": ("the database is damaged", "restore a backup; the server's log says more"),
+    "XX001": ("the database is damaged", "restore a backup; the server's log says more"),
+    "XX002": ("an index of the database is damaged", "rebuild it: REINDEX DATABASE; the server's log says more"),
     "58": ("the server could not read or write its disk", "see its log"),
     "57P": ("the server is stopping or starting", "try again in a moment"),
     "08": ("the server cannot be reached", "see that it runs, and that 'database' names its host and port"),
@@ -122,6 +123,15 @@ $$
 _SPOKEN = "role IN ('user', 'assistant')"
 
 
+@attrs.frozen
+class _Away:
+    """The server cannot be reached: since when, when that was last tried, and how that ended."""
+
+    since: float
+    tried: float
+    error: str
+
+
 class _Integer(IntDumper):
     """Refuses what no column holds; PostgreSQL would look for it in the whole table."""
 
@@ -153,7 +163,7 @@ class Postgres(peewee.PostgresqlDatabase):
             raise unreadable() from None
         self._durable = durable
         self._thread = threading.local()
-        self._away: tuple[float, float, Exception] | None = None  # since when, when last tried, why
+        self._away: _Away | None = None
         super().__init__(name, prefer_psycopg3=True, field_types=_COLUMNS)
         self._adapter.jsonb_type = Json  # type: ignore[attr-defined]  # peewee's stub
 
@@ -207,13 +217,21 @@ class Postgres(peewee.PostgresqlDatabase):
     # --- connections --------------------------------------------------------------------------------------------------
 
     def _connect(self) -> Session:
-        connection = psycopg.connect(self._conninfo, autocommit=True)
-        connection.adapters.register_dumper(int, _Integer)
-        set_json_loads(msgspec.json.decode, connection)
-        connection.execute(_SESSION)
-        if self._durable:
-            connection.execute(_STRICT)
-        return connection
+        if self._away and time.monotonic() < self._away.tried + _PAUSE:
+            raise psycopg.OperationalError(self._away.error)
+        try:
+            session = psycopg.connect(self._conninfo, autocommit=True)
+            session.adapters.register_dumper(int, _Integer)
+            set_json_loads(msgspec.json.decode, session)
+            session.execute(_SESSION)
+            if self._durable:
+                session.execute(_STRICT)
+        except psycopg.OperationalError as error:
+            now = time.monotonic()
+            self._away = _Away(self._away.since if self._away else now, now, str(error))
+            raise
+        self._away = None
+        return session
 
     @property
     def _session(self) -> Session:
@@ -236,18 +254,13 @@ class Postgres(peewee.PostgresqlDatabase):
             DatabaseError: it cannot be reached.
         """
         while True:
-            if self._away and self._away[1] + _REFUSED_FOR > time.monotonic() > self._away[0] + _PATIENCE:
-                raise self.explain(self._away[2])
             try:
                 self.connect()
             except peewee.OperationalError as error:
-                now = time.monotonic()
-                self._away = self._away[0] if self._away else now, now, error
-                if now - self._away[0] > _PATIENCE:
+                if self._away and time.monotonic() > self._away.since + _PATIENCE:
                     raise self.explain(error) from error
                 time.sleep(_PAUSE)
             else:
-                self._away = None
                 return
 
     def _disconnect(self) -> None:

@@ -127,7 +127,7 @@ class Runs:
     async def news(self, run_ids: Collection[str], seen: Mapping[str, int]) -> News:
         """What has come of runs of other workers since their journals were read up to `seen`, for any number of them
         at once."""
-        return await self.database.read(partial(_news, tuple(run_ids), dict(seen)))
+        return await self.database.read(partial(_news, tuple(run_ids), seen))
 
     async def signal(self, run_ids: Collection[str], kind: Signal, until: datetime) -> None:
         """Tells the workers of runs something that is of use `until` a time; of runs that have ended, nothing."""
@@ -279,7 +279,8 @@ def _journaled(run_id: str, after: int) -> Iterator[LogRow]:
                 yield LogRow(*entry)
 
 
-def _news(run_ids: tuple[str, ...], seen: dict[str, int]) -> News:
+def _news(run_ids: tuple[str, ...], seen: Mapping[str, int]) -> News:
+    seen = dict(seen)  # here, for the unit may be run again
     run = tables.Run
     known = tables.fetch(run.select(run.id, run.worker, run.state).where(run.id.in_(run_ids)))
     live = {run_id for run_id, _, state in known if state in _LIVE}

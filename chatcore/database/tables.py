@@ -236,7 +236,7 @@ class Approval(Table):
     """A tool call that needs somebody's consent. `place` is the message that will hold its answer. It is `settled` when
     the run's worker has acted on the decision, or has found that there is none in time."""
 
-    place = peewee.BigIntegerField(primary_key=True)
+    place = peewee.ForeignKeyField(Message, on_delete="CASCADE", primary_key=True, backref="+")
     run = peewee.ForeignKeyField(Run, on_delete="CASCADE", backref="+")
     call_id = peewee.TextField()
     tool = peewee.TextField()

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chatcore import access, lifespans
+from chatcore.builtin import tokens
 from chatcore.builtin.service import readiness
 from chatcore.database import Tokens
 from chatcore.hooks import NoSettings, Plugin, hookimpl
@@ -52,8 +53,9 @@ def moody():
 
 
 @pytest.fixture
-async def chat(make_chat, moody):
+async def chat(make_chat, moody, monkeypatch):
     """A server with two providers: `moody`, and the scripted one that fails."""
+    monkeypatch.setattr(tokens, "FRESH", 0.05)
 
     class Provides(Plugin[NoSettings]):
         @hookimpl

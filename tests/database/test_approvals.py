@@ -155,12 +155,19 @@ async def test_a_run_that_has_ended_asks_nobody(
         await approvals.decide(ann, "r1", "call_pay", pay.digest, "approve")
 
 
-async def test_an_id_that_a_model_uses_again(ask: Ask, approvals: Approvals, ann: Principal) -> None:
+async def test_an_id_that_a_model_uses_again(
+    ask: Ask,
+    approvals: Approvals,
+    conversations: Conversations,
+    ann: Principal,
+    answer: Callable[..., list[NewMessage]],
+) -> None:
     """The last call of that id is the one that is decided."""
     [first] = await ask("r1", "pay")
     await approvals.decide(ann, "r1", "call_pay", first.digest, "approve")
     await approvals.settle(first)
-    second = attrs.evolve(first, place=first.place + 1000, digest="another")
+    _, place = await conversations.add_answer(ann, "r1", first.place, answer(None, "pay", run_id="r1"))
+    second = attrs.evolve(first, place=place.id, digest="another")
     await approvals.request([second], {})
     with pytest.raises(Conflict):
         await approvals.decide(ann, "r1", "call_pay", first.digest, "approve")
@@ -168,15 +175,21 @@ async def test_an_id_that_a_model_uses_again(ask: Ask, approvals: Approvals, ann
     assert await approvals.settle(second) == "approve"
 
 
-async def test_deleting(ask: Ask, approvals: Approvals, conversations: Conversations, ann: Principal) -> None:
-    """With its conversation an approval is gone."""
+@pytest.mark.parametrize("what", ["conversation", "message"])
+async def test_deleting(
+    ask: Ask, approvals: Approvals, conversations: Conversations, ann: Principal, what: str
+) -> None:
+    """With its conversation, or with its answer, an approval is gone: nobody can decide it, and nothing is run."""
     [pay] = await ask("r1", "pay")
-    await conversations.delete(ann, "r1", even_saved=True)
+    if what == "conversation":
+        await conversations.delete(ann, "r1", even_saved=True)
+    else:
+        await conversations.delete_message(ann, "r1", str(pay.place))
     assert await approvals.open(ann) == []
-    assert await approvals.paused("r1") is None
     with pytest.raises(NotFound):
         await approvals.decide(ann, "r1", "call_pay", pay.digest, "approve")
-    assert await approvals.settle(pay) is None
+    assert await approvals.settle(pay) == "expired"
+    assert await approvals.paused("r1") is None
 
 
 async def test_the_worker_is_told(ask: Ask, approvals: Approvals, runs: Runs, ann: Principal) -> None:

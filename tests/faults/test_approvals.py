@@ -48,6 +48,7 @@ class House:
 
     start_server: StartServer
     directory: Path
+    environ: dict[str, str] = attrs.field(factory=dict)
 
     async def start(self) -> Any:
         own = self.directory / "own"
@@ -55,7 +56,8 @@ class House:
         (own / "danger.py").write_text(DANGER)
         off = [argument for name in ("llama", "openrouter", "mcp") for argument in ("--disable", name)]
         # Strict, so that what was read is on disk: a kill may cost the others the last 25 ms of their log.
-        return await self.start_server("--plugins-dir", str(own), *off, env={"CHATCORE_DURABILITY": "strict"})
+        environ = {"CHATCORE_DURABILITY": "strict", **self.environ}
+        return await self.start_server("--plugins-dir", str(own), *off, env=environ)
 
     @property
     def destroyed(self) -> str:
@@ -100,9 +102,17 @@ def tools_of(got: tuple[Frame, ...]) -> list[tuple[str, str]]:
     return [(frame.data["status"], frame.data["name"]) for frame in got if frame.event == "tool"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
-async def test_the_approval_is_still_open_after_a_restart(house: House, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("database", "number"),
+    [("sqlite", signal.SIGKILL), ("sqlite", signal.SIGTERM), ("postgres", signal.SIGKILL)],
+    ids=str,
+)
+async def test_the_approval_is_still_open_after_a_restart(
+    house: House, request: pytest.FixtureRequest, database: str, number: signal.Signals
+) -> None:
     """However the server ended: nothing else is lost, the decision lets the turn go on, and the tool is run once."""
+    if database == "postgres":
+        house.environ = {"CHATCORE_DATABASE": request.getfixturevalue("postgres_url")}
     server = await house.start()
     asked = await house.ask(server)
     await server.end(number)

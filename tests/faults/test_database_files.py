@@ -166,7 +166,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("permissions do not concern root, and nothing can be mounted here")
     subprocess.run(["mount", "-o", "remount,ro,bind", data], check=True)
     yield data
-    subprocess.run(["umount", data], check=True)
+    subprocess.run(["umount", "--lazy", data], check=True)
 
 
 def test_a_directory_that_cannot_be_written(read_only: Path) -> None:

@@ -68,7 +68,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(directory)]
     if os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0:
         yield SmallDisk(directory)
-        subprocess.run(["umount", str(directory)], check=True)
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
     else:
         yield SmallFiles(directory)
 

@@ -25,8 +25,9 @@ import httpx
 import pytest
 from quart import Blueprint, Response, websocket
 
-from chatcore import connections, requests, sockets, streams
+from chatcore import connections, readers, requests, runlog, sockets, streams
 from chatcore.access import public
+from chatcore.config import Config
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 
 KEEP_ALIVE, BODY_TIMEOUT, MAX_BODY, MAX_STREAMS = 1.0, 0.6, 200_000, 5
@@ -412,3 +413,34 @@ async def test_a_websocket_whose_view_does_not_keep_up_is_closed(make_chat, conn
             sent += 1
     # What the mailbox holds, and what the network stack takes.
     assert requests.LARGEST_MAILBOX / size < sent < requests.LARGEST_MAILBOX / size + 40
+
+
+# --- what is said about it --------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_limits_says_what_they_are():
+    """Each number of it is that of the code."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "limits.md").read_text()
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("|")}
+    config, hypercorn = Config(), connections._settings(Config())
+    expected = {
+        "answers under way": f"({config.max_streams})",
+        "connections": "4 × `max_streams` + 1000",
+        "bodies that are coming, together": f"{requests.LARGEST_BODIES} × `max_body`",
+        "streams of one HTTP/2 connection": f" {hypercorn.h2_max_concurrent_streams} ",
+        "requests of one connection": f" {hypercorn.keep_alive_max_requests} ",
+        "the body of a request": f"({config.max_body // 2**20} MiB)",
+        "the head of a request": f" {hypercorn.h11_max_incomplete_size // 2**10} KiB",
+        "a message on a WebSocket": f" {connections.LARGEST_MESSAGE // 2**20} MiB",
+        "messages that wait for the view of a WebSocket": f" {requests.LARGEST_MAILBOX // 2**20} MiB",
+        "what is kept for one reader of an answer": f" {readers.LARGEST_BATCH} events",
+        "from the connection, or the last answer, to the end of a request's head": f"({config.keep_alive:g} s)",
+        "the TLS handshake": f" {connections.HANDSHAKE_TIME:g} s",
+        "a client that takes nothing of what it is sent": f" {streams.STALLED:g} s",
+        "an idle stream": f" {streams.BEAT + streams.SILENCE:g} s",
+        "an idle WebSocket": f" {connections.PING_INTERVAL:g} s",
+    }
+    assert {name: text in rows[name] for name, text in expected.items()} == dict.fromkeys(expected, True)
+    assert connections.most(config) == 4 * config.max_streams + 1000
+    assert (sockets.STALLED, readers.LARGEST_BATCH) == (streams.STALLED, runlog.LONGEST_ROW)
+    assert f"`body_timeout` ({config.body_timeout:g} s)" in page

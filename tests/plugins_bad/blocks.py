@@ -12,4 +12,4 @@ class Blocks(Plugin[NoSettings]):
     @hookimpl
     async def prepare_turn(self, turn):
         await asyncio.sleep(0)
-        time.sleep(0.15)  # noqa: ASYNC251  the fault that this plugin shows
+        time.sleep(0.3)  # noqa: ASYNC251  the fault that this plugin shows

@@ -65,28 +65,10 @@ async def _start(
     *,
     can_approve: bool,
 ) -> Run:
-    client_id = client_of(metadata.client_id, request.session_id)
-    settings = await stored_settings(state, principal, client_id)
-    model_id, parameters = effective(request.model, request.parameters(), settings)
-    provider, model = state.registry.provider_for(
-        model_id, default_model=state.config.default_model, default_provider=state.config.default_provider
-    )
+    settings = await stored_settings(state, principal, client_of(metadata.client_id, request.session_id))
+    turn = await _turn(state, principal, request, metadata, settings, can_approve=can_approve)
     if request.session_id is not None:
         await state.runs.make_room(principal, request.session_id)
-    turn = Turn(
-        id=uuid.uuid4().hex,
-        principal=principal,
-        conversation_id=request.session_id or uuid.uuid4().hex,
-        model=model,
-        provider=provider.name,
-        history=(),
-        parameters=parameters,
-        tools=await _tools(state, provider, model, parameters, settings),
-        limits=state.config.limits,
-        client_id=client_id,
-        metadata=_turn_metadata(metadata),
-        can_approve=can_approve,
-    )
     new = _new_messages(request)
     begin = partial(_begin, state, turn, new, metadata)
     # A new conversation is stored while the model is asked, unless nothing may be told that is not on disk.
@@ -103,6 +85,36 @@ async def _start(
         partial(_known, begun) if begun else begin,
         new_conversation=begun is None or begun.created,
         grace=grace,
+    )
+
+
+async def _turn(
+    state: State,
+    principal: Principal,
+    request: ChatRequest,
+    metadata: RequestMetadata,
+    settings: LlmSettings,
+    *,
+    can_approve: bool,
+) -> Turn:
+    """The turn, without its history."""
+    model_id, parameters = effective(request.model, request.parameters(), settings)
+    provider, model = state.registry.provider_for(
+        model_id, default_model=state.config.default_model, default_provider=state.config.default_provider
+    )
+    return Turn(
+        id=uuid.uuid4().hex,
+        principal=principal,
+        conversation_id=request.session_id or uuid.uuid4().hex,
+        model=model,
+        provider=provider.name,
+        history=(),
+        parameters=parameters,
+        tools=await _tools(state, provider, model, parameters, settings),
+        limits=state.config.limits,
+        client_id=client_of(metadata.client_id, request.session_id),
+        metadata=_turn_metadata(metadata),
+        can_approve=can_approve,
     )
 
 

@@ -1,4 +1,4 @@
-"""Tool calls that wait for a person's consent, the turns that wait with them, and the tool definitions that are trusted."""
+"""Tool calls that wait for a person's consent, the turns that wait with them, and trusted definitions of tools."""
 
 import peewee
 
@@ -14,8 +14,11 @@ def up(migrator: object, db: peewee.Database) -> None:
     class Run(Base):
         id = peewee.TextField(primary_key=True)
 
+    class Message(Base):
+        id = peewee.BigAutoField()
+
     class Approval(Base):
-        place = peewee.BigIntegerField(primary_key=True)
+        place = peewee.ForeignKeyField(Message, on_delete="CASCADE", primary_key=True)
         run = peewee.ForeignKeyField(Run, on_delete="CASCADE")
         call_id = peewee.TextField()
         tool = peewee.TextField()

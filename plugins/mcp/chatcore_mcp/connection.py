@@ -6,6 +6,7 @@ whoever asked may go away at any time, which cancels the call at the server.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -77,6 +78,7 @@ class Connection:
         self._up = asyncio.Event()
         self._settled = asyncio.Event()
         self._wake = asyncio.Event()
+        self._hurry = False
         self._stale = False
         self._ended = ""
 
@@ -103,6 +105,7 @@ class Connection:
     def retry(self) -> None:
         """Makes the next attempt to connect now; has a server that is connected tell its tools again."""
         self._settled.clear()
+        self._hurry = True
         self._changes()
 
     async def _connected(self) -> Session:
@@ -146,7 +149,16 @@ class Connection:
             lived = time.monotonic() - connected_at if connected_at else 0.0
             pause = 0.0 if lived >= LONG_LIFE else min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
             self._settled.set()
-            await self._woken(pause * random.uniform(0.75, 1.25))  # noqa: S311  so that not all come at once
+            await self._rest(pause * random.uniform(0.75, 1.25))  # noqa: S311  so that not all come at once
+
+    async def _rest(self, seconds: float) -> None:
+        """Waits before the next attempt, unless somebody wants it now."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._hurry:
+                    self._wake.clear()
+                    await self._wake.wait()
+        self._hurry = False
 
     async def _live(self) -> float:
         """One connection, from its beginning to its end. Gives when it was made, 0 if it was not."""

@@ -9,6 +9,7 @@ import httpx2
 
 from chatcore.addresses import Reach
 from chatcore_mcp.definitions import Endpoint
+from chatcore_mcp.offers import ConnectionLost
 from chatcore_mcp.sizes import LARGEST, bounded
 
 CONNECT = 10.0
@@ -42,7 +43,7 @@ class Outbound(httpx2.AsyncBaseTransport):
         self.refusal = response.status_code if response.status_code >= 400 else None
         if response.headers.get("content-encoding", "identity") != "identity":
             await response.aclose()
-            raise httpx2.RemoteProtocolError("it compresses what it sends, although it was asked not to")
+            raise ConnectionLost("it compresses what it sends, although it was asked not to")
         events = response.headers.get("content-type", "").lower().startswith("text/event-stream")
         response.stream = _Cut(response.stream, events)
         return response

@@ -62,7 +62,11 @@ def _work(info: ToolInfo, invocation: Invocation) -> Work:
     if generic is not None:
         return generic
     arguments = _arguments(info, invocation)
-    return lambda session: session.call(info.name, arguments, None)
+
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        invocation.progress(message or "", progress, total)
+
+    return lambda session: session.call(info.name, arguments, progress)
 
 
 def _arguments(info: ToolInfo, invocation: Invocation) -> JsonObject:

@@ -42,6 +42,10 @@ class Bench:
 
     path: Path
     servers: Servers
+    progress: list[tuple[str, float | None, float | None]] = attrs.field(factory=list)
+
+    def note(self, message: str, done: float | None, of: float | None) -> None:
+        self.progress.append((message, done, of))
 
     def write(self, entries: Mapping[str, Any]) -> None:
         self.path.write_text(json.dumps({"mcpServers": entries}))
@@ -75,7 +79,8 @@ class Bench:
         """Calls a tool as a turn would; a failure is a result that says so."""
         [found] = [one for one in self.servers.tools() if one.name == tool]
         try:
-            return await found.run(Invocation(ToolCall("1", tool), arguments, "local", "conversation", "run"))
+            invocation = Invocation(ToolCall("1", tool), arguments, "local", "conversation", "run", self.note)
+            return await found.run(invocation)
         except ToolFailed as error:
             return ToolResult(error.message, True)
 

@@ -70,7 +70,8 @@ def test_a_server_is_changed_where_it_stands(file: ServersFile, before: Any, aft
 
 def test_what_is_not_known_stays(file: ServersFile):
     """Fields of other programs, their order, and the indentation."""
-    text = '{\n    "$schema": "x",\n    "mcpServers": {\n        "ä": {\n            "b": 1,\n            "a": null\n        }\n    }\n}\n'
+    entry = '        "ä": {\n            "b": 1,\n            "a": null\n        }\n'
+    text = '{\n    "$schema": "x",\n    "mcpServers": {\n' + entry + "    }\n}\n"
     file.path.write_text(text)
     file.change(Changed("ä", {}))
     assert file.path.read_text() == text

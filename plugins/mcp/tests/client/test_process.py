@@ -166,7 +166,7 @@ async def test_nothing_is_left_of_its_process_group(bench, tmp_path: Path):
 
 
 async def test_noise_is_borne(bench, tmp_path: Path, caplog):
-    """Lines that are no messages, and a standard error that never ends: it is logged at debug, and calls are answered."""
+    """Lines that are no messages, and endless words on the standard error: these are logged at debug. Calls go on."""
     with caplog.at_level(logging.INFO):
         made = await bench({"raw": raw(tmp_path / "log", "noisy")})
         await made.connected("raw")

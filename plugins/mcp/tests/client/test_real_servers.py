@@ -1,8 +1,10 @@
 """Servers that nobody here has written, each in an environment of its own, with what it takes to connect them."""
 
+import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,7 @@ async def test_a_real_server_is_used_and_returns(bench, name: str, tmp_path: Pat
     real = SERVERS[name]
     if shutil.which(real.command[0]) is None:
         pytest.skip(f"{real.command[0]} is not installed")
-    os.system(f"git init -q {tmp_path}/repo")
+    await asyncio.to_thread(subprocess.run, ["git", "init", "-q", "-b", "main", tmp_path / "repo"], check=True)
     before = children()
     started = time.perf_counter()
     environ = {key: f"${{{key}:-}}" for key in INHERITED if key in os.environ}

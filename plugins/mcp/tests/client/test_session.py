@@ -75,12 +75,14 @@ async def test_a_large_answer_is_cut_and_delays_nobody(bench, entry):
 
 
 async def test_a_cancelled_call_is_cancelled_at_the_server(bench, entry, tmp_path: Path):
-    """It ends at once for whoever made it."""
+    """It ends at once for whoever made it. Until then it tells how far it is."""
     made = await bench({"full": entry})
     await made.connected("full")
     note = tmp_path / "note"
     call = asyncio.create_task(made.call("wait", file=str(note)))
     await made.until(lambda: note.exists() and note.read_text())
+    await made.until(lambda: made.progress)
+    assert made.progress == [("waiting", 1, 3)]
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call

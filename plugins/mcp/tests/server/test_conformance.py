@@ -49,6 +49,18 @@ OWN = {
 }  # fmt: skip
 """Those that a server which has only tools can pass."""
 
+CLIENT = {
+    "2025-11-25": ("initialize", "tools_call", "sse-retry"),
+    "2026-07-28": (
+        "tools_call", "request-metadata", "http-standard-headers", "http-custom-headers", "http-invalid-tool-headers",
+        "json-schema-ref-no-deref",
+    ),
+}  # fmt: skip
+"""Those that chatcore's client passes."""
+
+UNASKED = {"elicitation-sep1034-client-defaults", "sep-2322-client-request-state"}
+"""Those for clients with somebody to ask: a tool that asks for input tells the model so instead."""
+
 Serve = Callable[..., Awaitable[Any]]
 
 
@@ -82,12 +94,17 @@ async def installed() -> Path:
     return directory / "node_modules"
 
 
-async def conformance(tmp_path: Path, *arguments: object) -> dict[str, list[str]]:
-    """Runs the suite. Gives what has failed of each scenario that was run."""
+async def suite(tmp_path: Path, *arguments: object) -> tuple[int, str, str]:
+    """Runs a command of the suite."""
     modules = await installed()
-    suite = modules / "@modelcontextprotocol/conformance/dist/index.js"
+    program = modules / "@modelcontextprotocol/conformance/dist/index.js"
+    return await run(modules / NODE / "bin/node", program, *arguments, cwd=tmp_path)
+
+
+async def conformance(tmp_path: Path, *arguments: object) -> dict[str, list[str]]:
+    """Runs scenarios. Gives what has failed of each."""
     results = tmp_path / "results"
-    said = await run(modules / NODE / "bin/node", suite, *arguments, "-o", results, cwd=tmp_path)
+    said = await suite(tmp_path, *arguments, "-o", results)
     failed: dict[str, list[str]] = {}
     for checks in results.glob("*/checks.json"):
         scenario = re.sub(r"^(server|client)-|-\d{4}-\d\d-\d\dT.*", "", checks.parent.name)
@@ -114,6 +131,26 @@ async def test_chatcore_itself_keeps_to_the_protocol(revision: str, serve: Serve
     server = await serve("--plugins-dir", str(HERE / "samples"), CHATCORE_MCP_SHARE_TOOLS="true")
     failed = await conformance(tmp_path, "server", "--url", f"{server.url}/mcp", "--requirements", revision)
     assert {scenario: failed[scenario] for scenario in OWN[revision] if failed[scenario]} == {}
+
+
+@pytest.mark.parametrize(
+    ("revision", "scenario"), [(revision, scenario) for revision in CLIENT for scenario in CLIENT[revision]]
+)
+async def test_the_client_keeps_to_the_protocol(revision: str, scenario: str, tmp_path: Path) -> None:
+    """As far as it goes: it connects, lists and calls."""
+    command = f"{sys.executable} {HERE / 'conformance_client.py'}"
+    arguments = ("--command", command, "--scenario", scenario, "--spec-version", revision)
+    assert await conformance(tmp_path, "client", *arguments) == {scenario: []}
+
+
+@pytest.mark.parametrize("revision", CLIENT)
+async def test_what_the_client_lacks_is_known(revision: str, tmp_path: Path) -> None:
+    """Beside what it does: nobody is asked, and it signs in by tokens in headers, not by OAuth."""
+    _, listed, _ = await suite(tmp_path, "list", "--requirements", revision)
+    required = listed.partition("Client scenarios")[2].partition("Run and reported")[0]
+    lacking = set(re.findall(r"^  - (\S+)$", required, re.MULTILINE)) - set(CLIENT[revision])
+    assert lacking
+    assert {name for name in lacking if not name.startswith("auth/")} <= UNASKED
 
 
 async def inspected(tmp_path: Path, *arguments: object) -> Any:

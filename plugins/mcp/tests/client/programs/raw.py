@@ -16,11 +16,10 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
-log = open(sys.argv[1], "a", buffering=1)
+log = Path(sys.argv[1]).open("a", buffering=1)  # noqa: SIM115  it is written to the end
 options = dict(option.partition("=")[::2] for option in sys.argv[2:])
-names = ["echo", "big", "dense", "bad_json", "bad_shape", "never", "slow", "die", "image", "change", "many_parts"]
-names += [f"tool_{number}" for number in range(int(options.get("tools", 0)))]
 version = "2024-11-05"
 writing = threading.Lock()
 
@@ -44,36 +43,49 @@ def tool(name):
     return {"name": name, "description": f"Does {name}.", "inputSchema": {"type": "object", "properties": properties}}
 
 
-def call(identifier, name, arguments):
-    match name:
-        case "echo":
-            text(identifier, json.dumps(arguments))
-        case "big":
-            text(identifier, "x" * arguments.get("size", 5_000_000))
-        case "dense":
-            rows = [{"a": 1, "b": [1, 2, 3]}] * 200_000
-            result(identifier, {"content": [], "structuredContent": {"rows": rows}})
-        case "many_parts":
-            result(identifier, {"content": [{"type": "text", "text": "x"}] * 100_000})
-        case "bad_json":
-            send('{"jsonrpc": "2.0", "id": %d, "result": {"content": [' % identifier)
-        case "bad_shape":
-            result(identifier, {"content": "nothing of the kind"})
-        case "slow":
-            threading.Timer(arguments.get("size", 300) / 1000, text, (identifier, "done")).start()
-        case "die":
-            sys.stderr.write("I have had enough\n")
-            sys.stderr.flush()
-            sys.exit(7)
-        case "image":
-            image = {"type": "image", "mimeType": "image/png", "data": "iVBORw0KGgo="}
-            result(identifier, {"content": [{"type": "text", "text": "Look:"}, image]})
-        case _ if name == options.get("named"):
-            text(identifier, json.dumps(arguments))
-        case "change":
-            names.append(arguments["text"])
-            send(json.dumps({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}))
-            text(identifier, "changed")
+def dense(identifier, arguments):
+    rows = [{"a": 1, "b": [1, 2, 3]}] * 200_000
+    result(identifier, {"content": [], "structuredContent": {"rows": rows}})
+
+
+def die(identifier, arguments):
+    sys.stderr.write("I have had enough\n")
+    sys.stderr.flush()
+    sys.exit(7)
+
+
+def image(identifier, arguments):
+    shown = {"type": "image", "mimeType": "image/png", "data": "iVBORw0KGgo="}
+    result(identifier, {"content": [{"type": "text", "text": "Look:"}, shown]})
+
+
+def change(identifier, arguments):
+    names.append(arguments["text"])
+    send(json.dumps({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}))
+    text(identifier, "changed")
+
+
+def echo(identifier, arguments):
+    text(identifier, json.dumps(arguments))
+
+
+TOOLS = {
+    "echo": echo,
+    "big": lambda identifier, arguments: text(identifier, "x" * arguments.get("size", 5_000_000)),
+    "dense": dense,
+    "bad_json": lambda identifier, arguments: send(f'{{"jsonrpc": "2.0", "id": {identifier}, "result": {{"content": ['),
+    "bad_shape": lambda identifier, arguments: result(identifier, {"content": "nothing of the kind"}),
+    "never": lambda identifier, arguments: None,
+    "slow": lambda identifier, arguments: threading.Timer(
+        arguments.get("size", 300) / 1000, text, (identifier, "done")
+    ).start(),
+    "die": die,
+    "image": image,
+    "change": change,
+    "many_parts": lambda identifier, arguments: result(
+        identifier, {"content": [{"type": "text", "text": "x"}] * 100_000}
+    ),
+}
 
 
 def answer(message):
@@ -88,9 +100,12 @@ def answer(message):
             page = {"tools": [tool(name) for name in names[start : start + 400]]}
             result(identifier, page | ({"nextCursor": str(start + 400)} if start + 400 < len(names) else {}))
         case "tools/call":
-            call(identifier, parameters["name"], parameters.get("arguments") or {})
+            TOOLS.get(parameters["name"], echo)(identifier, parameters.get("arguments") or {})
         case str() if identifier is not None:
             send(json.dumps({"jsonrpc": "2.0", "id": identifier, "error": {"code": -32601, "message": "unknown"}}))
+
+
+names = [*TOOLS, *(f"tool_{number}" for number in range(int(options.get("tools", 0))))]
 
 
 def make_noise():

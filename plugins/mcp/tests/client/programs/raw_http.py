@@ -33,17 +33,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.say(int(kind), b"no")
         if kind == "secret" and self.headers.get("authorization") != "Bearer letmein":
             return self.say(401, b"no")
-        match kind:
-            case "html":
-                return self.say(200, b"<title>Welcome</title>", "text/html")
-            case "redirect":
-                return self.say(307, b"", location="http://localhost:9/mcp")
-            case "gzip":
-                return self.say(200, gzip.compress(b"x" * 10_000_000), **{"content-encoding": "gzip"})
-            case "hang":
-                time.sleep(1000)
-            case "half":
-                return self.say(200, b'{"jsonrpc": "2.0", "id"')
+        if kind in NO_SERVERS:
+            return NO_SERVERS[kind](self)
         if "id" not in message:
             return self.say(202, b"")
         answer = self.modern if kind == "modern" else self.old
@@ -52,7 +43,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.say(405, b"")
 
-    do_DELETE = do_GET
+    def do_DELETE(self):
+        self.say(405, b"")
 
     def old(self, identifier, method, parameters):
         if method == "initialize":
@@ -65,17 +57,19 @@ class Handler(BaseHTTPRequestHandler):
             return self.say(404, b"no such session")
         if method == "tools/list":
             return self.result(identifier, {"tools": many if "?" in self.path else tools})
-        match parameters["name"]:
+        return self.call(identifier, parameters["name"], parameters.get("arguments"))
+
+    def call(self, identifier, name, arguments):
+        text = json.dumps(arguments)
+        match name:
             case "big":
-                text = "x" * parameters["arguments"]["size"]
+                text = "x" * arguments["size"]
             case "slow":
                 time.sleep(1000)
             case "half":
-                return self.say(200, b'{"jsonrpc": "2.0", "id": %d, "result": {' % identifier)
+                return self.say(200, f'{{"jsonrpc": "2.0", "id": {identifier}, "result": {{'.encode())
             case "strange":
                 return self.result(identifier, {"content": [{"type": "hologram", "of": "you"}]})
-            case _:
-                text = json.dumps(parameters.get("arguments"))
         return self.result(identifier, {"content": [{"type": "text", "text": text}]})
 
     def modern(self, identifier, method, parameters):
@@ -107,6 +101,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+NO_SERVERS = {
+    "html": lambda handler: handler.say(200, b"<title>Welcome</title>", "text/html"),
+    "redirect": lambda handler: handler.say(307, b"", location="http://localhost:9/mcp"),
+    "gzip": lambda handler: handler.say(200, gzip.compress(b"x" * 10_000_000), **{"content-encoding": "gzip"}),
+    "hang": lambda handler: time.sleep(1000),
+    "half": lambda handler: handler.say(200, b'{"jsonrpc": "2.0", "id"'),
+}
 
 
 class Server(ThreadingHTTPServer):

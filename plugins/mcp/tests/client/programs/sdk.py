@@ -5,6 +5,7 @@ On standard input and output, or with `http` at a port that it prints, by both t
 
 import asyncio
 import sys
+from pathlib import Path
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
@@ -49,14 +50,13 @@ def count(to: int) -> list[int]:
 async def wait(ctx: Context, file: str) -> str:
     """Waits until it is cancelled, and notes that in a file."""
     await ctx.report_progress(1, 3, "waiting")
-    with open(file, "w") as note:
-        try:
-            note.write("begun")
-            note.flush()
-            await asyncio.sleep(1000)
-        except asyncio.CancelledError:
-            note.write(" cancelled")
-            raise
+    note = Path(file)
+    note.write_text("begun")  # noqa: ASYNC240  nobody else is served here
+    try:
+        await asyncio.sleep(1000)
+    except asyncio.CancelledError:
+        note.write_text("begun cancelled")  # noqa: ASYNC240  as above
+        raise
     return "never"
 
 
