@@ -38,6 +38,7 @@ class LogWriter:
         self._dirty: set[Run] = set()
         self._journaled: set[Run] = set()
         self._ending: list[asyncio.Future[None]] = []
+        self._closing: set[asyncio.Future[None]] = set()
         self._settle_at = 0.0
         self._trouble = ""
         self._task: asyncio.Task[None] | None = None
@@ -62,6 +63,15 @@ class LogWriter:
         self._ending.append(group_written)
         self._wake_up()
         await group_written
+        closed = asyncio.get_running_loop().create_future()
+        self._closing.add(closed)
+        try:
+            await self._close(run, ended)
+        finally:
+            self._closing.discard(closed)
+            closed.set_result(None)
+
+    async def _close(self, run: Run, ended: RunEnded | None) -> None:
         count = len(run.events)
         self._journaled.discard(run)
         rows = _rows([(run, run.settled, count)])
@@ -119,6 +129,8 @@ class LogWriter:
         self._trouble = trouble
 
     async def _settle(self, ends: Mapping[Run, int], latest: Sequence[LogRow]) -> None:
+        while self._closing:  # what the journal has of these runs is in its place only after that
+            await asyncio.wait(self._closing)
         self._settle_at = time.monotonic() + SETTLE_INTERVAL
         known = {**{run: run.durable for run in self._journaled}, **ends}
         rows = _rows([(run, run.settled, end) for run, end in known.items()])

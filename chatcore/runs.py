@@ -219,10 +219,7 @@ class Runs:
             NotFound: there is no such call, or it is somebody else's.
             Conflict: the digest is not that of the call, or it was decided, or it waits no longer.
         """
-        decided = await self._approvals.decide(principal, run_id, call_id, digest, decision)
-        if run_id in self._live:
-            self._live[run_id].approvals.wake()
-        return decided
+        return await self._approvals.decide(principal, run_id, call_id, digest, decision)
 
     async def idle(self) -> None:
         """Waits until no turn is under way in this worker. One that only waits for consent is left to another."""

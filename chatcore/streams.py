@@ -16,7 +16,7 @@ from quart.wrappers.response import IterableBody
 
 from chatcore import wire
 from chatcore.errors import ChatcoreError, Overloaded
-from chatcore.readers import Reader
+from chatcore.readers import Batch, Reader
 from chatcore.stop import SERVER_STOPPED, Stop
 from chatcore.types import Event
 
@@ -28,6 +28,9 @@ SILENCE = 10.0
 """Seconds of silence after which a comment is sent, at the next look: so at most 15 s after the last word."""
 STALLED = 60.0
 """Seconds after which a client that takes nothing of what it is sent is let go, at the next look."""
+
+MANY = 100
+"""Events in one piece from which on their reader counts as far behind."""
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -50,6 +53,7 @@ class Streams:
         self.draining = False
         self._limit = limit
         self._readers: set[Reader] = set()
+        self._catching_up = asyncio.Lock()
         self._stops: set[Stop] = set()
 
     @property
@@ -99,7 +103,7 @@ class Streams:
                 yield greeting
             while not self.draining:
                 batch = await reader.next()
-                frames = pulse.ping() if batch is None else render(*batch)
+                frames = pulse.ping() if batch is None else await self._rendered(batch, render)
                 if frames:
                     pulse.sending()
                     yield frames
@@ -114,6 +118,15 @@ class Streams:
             self._readers.discard(reader)
             pulse.stop()
             reader.close()
+
+    async def _rendered(self, batch: Batch, render: Callable[[int, Sequence[Event]], bytes]) -> bytes:
+        """A batch as frames. Of the readers that are far behind, one has its turn at a time: what they want is long,
+        and everybody else would have to wait for all of them."""
+        if len(batch[1]) < MANY:
+            return render(*batch)
+        async with self._catching_up:
+            await asyncio.sleep(0)
+            return render(*batch)
 
     def tame(self, response: ResponseTypes, blame: str) -> ResponseTypes:
         """Makes the streaming response of any route, a plugin's included, safe for the worker; gives it back.

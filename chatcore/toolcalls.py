@@ -63,6 +63,7 @@ class ToolCalls:
 
     When all of them have an answer, `answers` are these, as the model is given them, and `images` what there was beside
     text. `left_waiting`: the server stops, and some still wait for consent; another worker is to go on with them.
+    `revealed` are the tools of which the model is to be told from now on.
     """
 
     turn: Turn
@@ -73,6 +74,7 @@ class ToolCalls:
     tally: Tally
     images: list[JsonObject] = attrs.field(factory=list)
     left_waiting: bool = False
+    revealed: set[str] = attrs.field(factory=set)
     _answers: dict[int, Message] = attrs.field(factory=dict)
     _asked: dict[int, tuple[Approval, _Call]] = attrs.field(factory=dict)
     _running: dict[asyncio.Task[ToolResult], _Call] = attrs.field(factory=dict)
@@ -165,7 +167,8 @@ class ToolCalls:
                 yield await self._finish(call, ToolResult(_NOT_RUN, True))
 
     async def _finish(self, call: _Call, result: ToolResult) -> list[Event]:
-        """Stores what a tool answered and counts it."""
+        """Stores what a tool answered, up to the limit, and counts it."""
+        result = _capped(result, self.turn.limits.tool_output)
         stored = await self.conversations.finish_tool(
             self.turn.principal,
             call.place.id,
@@ -174,6 +177,7 @@ class ToolCalls:
             metadata={"parts": list(result.parts)},
         )
         self._keep(stored)
+        self.revealed.update(result.reveals)
         self.tally.errors_in_a_row = self.tally.errors_in_a_row + 1 if result.is_error else 0
         events: list[Event] = [ToolFinished(call.call, result, stored.id, stored.created_at)]
         return events + self._followup(call.call, result)
@@ -272,7 +276,7 @@ class ToolCalls:
             return ToolResult(f"{name} failed: it was cancelled by something of its own.", True)
         except Exception as error:  # noqa: BLE001  a tool is foreign code: its failure is an answer, not the turn's end
             return ToolResult(f"{name} failed: {type(error).__name__}: {error}", True)
-        return attrs.evolve(result, text=_capped(result.text, self.turn.limits.tool_output))
+        return result
 
 
 def _with_places(stored: Sequence[StoredMessage]) -> list[tuple[ToolCall, StoredMessage]]:
@@ -288,10 +292,12 @@ def _arguments(call: ToolCall) -> JsonObject:
     return value
 
 
-def _capped(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    return f"{text[:limit]}\n[cut: the tool gave {len(text)} characters, the limit is {limit}]"
+def _capped(result: ToolResult, limit: int) -> ToolResult:
+    length = len(result.text)
+    if length <= limit:
+        return result
+    cut = f"{result.text[:limit]}\n[cut: the tool gave {length} characters, the limit is {limit}]"
+    return attrs.evolve(result, text=cut)
 
 
 def _names(tools: Sequence[Tool]) -> str:

@@ -58,12 +58,14 @@ class ToolResult:
     """What a tool answers.
 
     `text` is what the model reads. `parts` are content parts in the OpenAI form (images, files) for the client.
-    `is_error` tells the model and the client that the call failed.
+    `is_error` tells the model and the client that the call failed. `reveals` names tools that the turn hides: from now
+    on the model is told of them.
     """
 
     text: str
     is_error: bool = False
     parts: tuple[JsonObject, ...] = ()
+    reveals: tuple[str, ...] = ()
 
 
 @attrs.frozen

@@ -96,11 +96,9 @@ async def run_turn(
     tally = Tally() if resumed is None else resumed.tally
     tools = () if turn.parameters.get("tool_choice") == "none" else tuple(turn.tools.values())
     work = _Work(turn, provider, conversations, begun, approvals, stop, tally, list(turn.history), tools)
-    if resumed is not None:
-        work.last_id = resumed.stored[-1].id
-        async with aclosing(_run_tools(work, resumed.stored, begun=True)) as batches:
-            async for events in batches:
-                yield events
+    async with aclosing(_begin(work, resumed)) as batches:
+        async for events in batches:
+            yield events
     while not work.over:
         work.tally.hops += 1
         answer = Answer()
@@ -117,6 +115,21 @@ async def run_turn(
         async with aclosing(_run_tools(work, stored)) as batches:
             async for events in batches:
                 yield events
+
+
+async def _begin(work: _Work, resumed: Resumed | None) -> AsyncGenerator[Sequence[Event], None]:
+    """What comes before the model is asked: the notices of the plugins, or the calls that another worker has begun."""
+    if resumed is not None:
+        work.last_id = resumed.stored[-1].id
+        async with aclosing(_run_tools(work, resumed.stored, begun=True)) as batches:
+            async for events in batches:
+                yield events
+        return
+    told: list[Event] = list(work.turn.notices)
+    if work.turn.stopped_for is not None:
+        told += _end(work, _Ending("stopped", work.turn.stopped_for))
+    if told:
+        yield told
 
 
 async def _ask(work: _Work, answer: Answer) -> AsyncGenerator[Sequence[Event], None]:
@@ -152,6 +165,7 @@ async def _run_tools(
             yield events
     work.history += calls.answers
     work.images = calls.images
+    work.turn = attrs.evolve(work.turn, hidden=work.turn.hidden - calls.revealed)
     if calls.left_waiting:
         work.over = True
     elif ending := _ending_after_tools(work):
@@ -193,7 +207,7 @@ def _request(work: _Work) -> ModelRequest:
     return ModelRequest(
         model=work.turn.model,
         messages=tuple(work.history),
-        tools=work.tools,
+        tools=tuple(tool for tool in work.tools if tool.name not in work.turn.hidden),
         parameters={key: value for key, value in work.turn.parameters.items() if key not in without},
         conversation_id=work.turn.conversation_id,
     )

@@ -133,7 +133,9 @@ class Turn:
     """A question and everything needed to answer it. `prepare_turn` hooks give back changed copies (`attrs.evolve`).
 
     `history` is what the model is given: system prompt, earlier messages, the new ones. `tools` is a snapshot by name:
-    what it holds may be called, nothing else. `metadata` is the request's own, never sent upstream.
+    what it holds may be called, nothing else; of those in `hidden` the model is not told until the result of a tool
+    `reveals` them. `metadata` is the request's own, never sent upstream. The client is told the `notices` first. If
+    there is a `stopped_for`, that is all: the model is not asked, and the turn ends for this reason.
 
     After the hooks the operator's policy divides the tools: those in `asking` need a person's consent for each call,
     which is asked for if the client `can_approve`; those in `withheld` were taken away, for the reason given there.
@@ -147,9 +149,12 @@ class Turn:
     history: tuple[Message, ...]
     parameters: JsonObject = attrs.field(factory=dict)
     tools: Mapping[str, Tool] = attrs.field(factory=dict)
+    hidden: frozenset[str] = frozenset()
     limits: Limits = attrs.field(factory=Limits)
     client_id: str | None = None
     metadata: JsonObject = attrs.field(factory=dict)
+    notices: tuple["Notice", ...] = ()
+    stopped_for: str | None = None
     can_approve: bool = False
     asking: frozenset[str] = frozenset()
     withheld: Mapping[str, str] = attrs.field(factory=dict)

@@ -10,16 +10,19 @@ A loop that is late is not always blocked:
 * The machine or the process was stopped (suspend, SIGSTOP): then the thread itself slept for too long, and the CPU
   clock of the loop's thread stood still. Where that clock went on, a call into C kept the interpreter to itself, and
   the thread could not look earlier: that blocks.
+* The garbage collector looks at everything: that takes long where there is much, whoever makes it begin. Its time
+  counts for nobody.
 * Other processes have the CPU: while the loop's thread is ready to run, only the time in which it does run counts.
   (Where the system does not tell which it is, as macOS does not, this is not seen.)
 """
 
 import asyncio
+import gc
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Self, TypeAlias
@@ -49,9 +52,10 @@ Rows: TypeAlias = Callable[[], Sequence[Row]]
 
 @attrs.frozen(eq=False)
 class _Beat:
-    """One beat: when the next one is due, and how long the loop's thread had had the CPU."""
+    """One beat: when the next one is due, by the two clocks; and how long the loop's thread had had the CPU."""
 
     due: float
+    due_on_loop: float
     cpu: float
 
 
@@ -80,6 +84,8 @@ class Watchdog:
         self._rows = rows
         self._stop = threading.Event()
         self._cpu_clock: int = time.CLOCK_PROCESS_CPUTIME_ID
+        self._collected = 0.0
+        self._collecting_since: float | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -87,6 +93,7 @@ class Watchdog:
         self._stat = Path(f"/proc/self/task/{threading.get_native_id()}/stat")
         if hasattr(time, "pthread_getcpuclockid"):  # not on macOS: there, the clock of the process must do
             self._cpu_clock = time.pthread_getcpuclockid(self._thread_id)
+        gc.callbacks.append(self._collects)
         self._beat()
         self._thread = threading.Thread(target=self._watch, name="chatcore watchdog", daemon=True)
         self._thread.start()
@@ -94,31 +101,56 @@ class Watchdog:
 
     async def __aexit__(self, *_: object) -> None:
         self._timer.cancel()
+        gc.callbacks.remove(self._collects)
         self._stop.set()
         await asyncio.to_thread(self._thread.join)
 
     # --- on the loop --------------------------------------------------------------------------------------------------
 
     def _beat(self) -> None:
-        self._last = _Beat(time.monotonic() + BEAT, time.clock_gettime(self._cpu_clock))
+        self._last = _Beat(self._now() + BEAT, time.monotonic() + BEAT, self._cpu())
         self._timer = self._loop.call_later(BEAT, self._beat_again)
 
     def _beat_again(self) -> None:
-        self.lag.observe(max(0.0, time.monotonic() - self._last.due))
+        self.lag.observe(max(0.0, time.monotonic() - self._last.due_on_loop))
         self._beat()
+
+    # --- clocks, which stand still while garbage is collected ---------------------------------------------------------
+
+    def _now(self) -> float:
+        return time.monotonic() - self._collected_so_far()
+
+    def _cpu(self) -> float:
+        return time.clock_gettime(self._cpu_clock) - self._collected_so_far()
+
+    def _collected_so_far(self) -> float:
+        since = self._collecting_since
+        return self._collected + (0.0 if since is None else time.monotonic() - since)
+
+    def _collects(self, phase: str, info: Mapping[str, int]) -> None:
+        """Called by the collector, in any thread, before and after its work."""
+        if info["generation"] < 2:
+            return  # that is quick
+        if phase == "start":
+            self._collecting_since = time.monotonic()
+        else:
+            self._collected = self._collected_so_far()
+            self._collecting_since = None
 
     # --- in the thread ------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        while not self._stop.wait(max(_SLACK, self._last.due + _SLACK - time.monotonic())):
-            beat = self._last
-            if time.monotonic() >= beat.due + _SLACK:
-                self._look(beat)
+        starved = _starved()
+        while not self._stop.wait(max(_SLACK, self._last.due + _SLACK - self._now())):
+            beat, before = self._last, starved
+            starved = _starved()
+            if self._now() >= beat.due + _SLACK:
+                self._look(beat, starved - before)
 
-    def _look(self, beat: _Beat) -> None:
-        """Looks at a loop that is late, until it beats again."""
+    def _look(self, beat: _Beat, starved: float) -> None:
+        """Looks at a loop that is late, until it beats again. `starved`: seconds that others kept this thread from it."""
         before = self._glance()
-        if before.time - beat.due > BLOCKING and before.cpu - beat.cpu > BLOCKING and before.frames:
+        if before.time - beat.due - starved > BLOCKING and before.cpu - beat.cpu > BLOCKING and before.frames:
             self._name(before.frames, beat)  # this thread could not look earlier: see above
             return
         held = 0.0
@@ -133,7 +165,7 @@ class Watchdog:
     def _name(self, frames: Sequence[FrameType], beat: _Beat) -> None:
         """Says who blocks, once: when it is over, or when it takes too long to wait for that."""
         who, where = _blame(frames, self._rows())
-        while time.monotonic() < beat.due + PATIENCE and self._is_missing(beat):
+        while self._now() < beat.due + PATIENCE and self._is_missing(beat):
             pass
         over = self._last is not beat
         if self._stop.is_set() and not over:
@@ -142,7 +174,7 @@ class Watchdog:
             "%s %s the event loop for %d ms%s; use asyncio.to_thread for what waits",
             where,
             "blocked" if over else "has blocked",
-            1000 * (self._last.due - BEAT - beat.due if over else time.monotonic() - beat.due),
+            1000 * (self._last.due - BEAT - beat.due if over else self._now() - beat.due),
             "" if over else " and still does",
         )
         self.blocks.add(who)
@@ -155,8 +187,7 @@ class Watchdog:
 
     def _glance(self) -> _Glance:
         innermost = sys._current_frames().get(self._thread_id)  # noqa: SLF001  documented, in spite of its name
-        cpu = time.clock_gettime(self._cpu_clock)
-        return _Glance(tuple(_step(innermost)), time.monotonic(), cpu, self._runs())
+        return _Glance(tuple(_step(innermost)), self._now(), self._cpu(), self._runs())
 
     def _runs(self) -> bool:
         """Whether the loop's thread is ready to run, rather than waiting for something."""
@@ -164,6 +195,14 @@ class Watchdog:
             return self._stat.read_bytes().rpartition(b") ")[2].startswith(b"R")
         except OSError:
             return False
+
+
+def _starved() -> float:
+    """For how many seconds the calling thread was ready to run and others had the CPU, where the system tells."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
+    except OSError:
+        return 0.0
 
 
 def _seconds_in_code(before: _Glance, after: _Glance) -> float:

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -109,6 +110,17 @@ class PostgresServer:
         self.run(f"DROP DATABASE {url.partition('?')[0].rpartition('/')[2]} WITH (FORCE)")
 
 
+# Ends the server, and removes what it kept, when the tests are gone: also when they were killed.
+_GUARD = """
+import os, shutil, signal, sys, time
+sys.stdin.read()
+if os.path.exists(sys.argv[2]):
+    os.kill(int(sys.argv[1]), signal.SIGQUIT)
+    time.sleep(1)
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
+"""
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """One server for all tests."""
@@ -122,7 +134,10 @@ def postgres_server() -> Iterator[PostgresServer]:
     from chatcore.database.postgres import Postgres
 
     # Not below pytest's directory: that one is closed to the other user as whom the server runs where we are root.
-    embedded = get_server(tempfile.mkdtemp(prefix="chatcore-postgres-"), cleanup_mode="delete")
+    directory = tempfile.mkdtemp(prefix="chatcore-postgres-")
+    embedded = get_server(directory, cleanup_mode="delete")
+    guard = [sys.executable, "-c", _GUARD, str(embedded.get_pid()), directory]
+    guarding = subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True)
     with psycopg.connect(embedded.get_uri(), autocommit=True) as connection:
         server = PostgresServer(embedded.get_uri(), connection)
         for setting in ("fsync = off", "full_page_writes = off", "autovacuum = off"):
@@ -133,6 +148,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         assert Postgres(server.url("migrated"), "migrated", durable=False).prepare(migrations, {}) == {}
         yield server
     embedded.cleanup()
+    guarding.communicate()
 
 
 @pytest.fixture

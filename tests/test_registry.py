@@ -157,6 +157,19 @@ async def test_tools_of_one_name_from_two_sources_are_both_prefixed(caplog):
     assert "plugin beta (chatcore-beta 1.0): tool source two: its tool search is called two__search" in caplog.text
 
 
+def test_a_tool_knows_what_it_comes_from():
+    """The source, or the part of it that the source names; a plugin's own tool comes from nowhere else."""
+    part = attrs.evolve(tool("part"), source="many/one")
+    registry = registry_of(
+        contribution("tool source", Source("many", [tool("whole"), part])), contribution("tool", tool("own"))
+    )
+    assert {name: tool.source for name, tool in registry.tools().items()} == {
+        "own": None,
+        "whole": "many",
+        "part": "many/one",
+    }
+
+
 async def test_a_plugins_own_tool_keeps_its_name_against_a_source():
     """Nobody who connects a server can take a tool's place."""
     registry = registry_of(

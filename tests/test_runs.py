@@ -232,6 +232,34 @@ async def test_abandoned_runs_are_closed_with_their_text(bench: Bench) -> None:
     assert path[1].parent_id == begun.path[-1].id
 
 
+async def test_an_answer_that_was_stored_before_the_log_had_all_of_it_is_told_to_its_end(bench: Bench) -> None:
+    """By a worker that died just then: readers get the rest of the text, also of a second answer, and nothing twice."""
+    turn, begun = await bench.begin(worker="dead", lease_until=datetime.now(UTC) - timedelta(seconds=1))
+    conversations = Conversations(bench.database)
+    parent = begun.path[-1].id
+    answers = []
+    for said in ("Once upon", "a time"):
+        new = NewMessage(message=Message(role="assistant", content=said), run_id=turn.id)
+        answers += await conversations.add_answer(ANN, turn.conversation_id, parent, [new])
+        parent = answers[-1].id
+    told = [RunStarted(turn.id, turn.conversation_id, True), TextDelta("Once ")]
+    await bench.table.journal("dead", [LogRow(turn.id, 1, 2, eventlog.pack(told))])
+    assert await bench.runs.recover() == 1
+    assert await bench.read(turn.id) == [
+        *told,
+        TextDelta("upon"),
+        MessageStored(answers[0]),
+        TextDelta("a time"),
+        MessageStored(answers[1]),
+        RunEnded("incomplete", "server_stopped"),
+    ]
+    assert [m.message.text for m in await conversations.path(ANN, turn.conversation_id)] == [
+        "hi",
+        "Once upon",
+        "a time",
+    ]
+
+
 async def test_a_tool_whose_outcome_nobody_knows_is_not_repeated(bench: Bench) -> None:
     """A worker that died while a tool ran leaves its place; recovery says that the outcome is unknown."""
     entered = asyncio.Event()

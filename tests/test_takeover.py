@@ -82,8 +82,9 @@ class World:
         return runs
 
     async def waiting(self) -> tuple[Runs, Approval]:
-        """A worker with a run that waits."""
+        """A worker with a run that waits. What it writes of the log is in its journal."""
         runs = self.worker("one")
+        runs._log._settle_at = float("inf")
         plugins = runs._plugins
         turn = Turn(
             id="run1", principal=LOCAL, conversation_id="c", model="scripted/model", provider="scripted",
@@ -181,6 +182,24 @@ async def test_what_the_log_lost_is_told_again(world: World) -> None:
     assert again.digest == asked.digest
     assert len(of(MessageStored, events)) == 2
     assert world.done == ["destroyed"]
+
+
+async def test_what_a_dead_worker_had_written_is_kept(world: World) -> None:
+    """It was in the dead worker's journal; the journal goes, and each event is in the log once."""
+    first, asked = await world.waiting()
+    run = first._live["run1"]
+    while run.durable < len(run.events):
+        await asyncio.sleep(0.005)
+    written = list(run.events)
+    await world.kill(first)
+    second = world.worker("two")
+    await second.recover(["one"])
+    await second.decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
+    while second.count:
+        await asyncio.sleep(0.005)
+    events = await world.events()
+    assert events[: len(written)] == written
+    assert len(of(ApprovalRequested, events)) == 1
 
 
 async def test_a_decision_made_while_there_was_no_worker_counts(world: World) -> None:

@@ -13,6 +13,7 @@ import pytest
 from chatcore.approvals import Approvals
 from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Conversations, Database, NewMessage, NewRun, Runs
+from chatcore.errors import ToolFailed
 from chatcore.paused import Tally
 from chatcore.stop import Stop
 from chatcore.toolcalls import UNKNOWN_OUTCOME, ToolCalls, as_data, without_frame
@@ -321,6 +322,23 @@ async def test_a_tool_that_cancels_itself_has_failed(stage: Stage) -> None:
     events = await run(stage, ToolCall("a", "lost"))
     assert kinds(events)[:2] == ["ToolStarted", "ToolFinished"]
     assert "cancelled" in answers(events)["a"].text
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_long_answer_is_cut_whatever_it_is(stage: Stage, fails: bool) -> None:
+    """An error can be as long as an answer."""
+
+    async def talk() -> str:
+        """Talks."""
+        if fails:
+            raise ToolFailed("x" * 1000)
+        return "x" * 1000
+
+    limits = Limits(tool_output=10)
+    stage.turn = attrs.evolve(stage.turn, tools={"talk": Tool.of(talk)}, limits=limits)
+    result = answers(await run(stage, ToolCall("a", "talk")))["a"]
+    assert result.text == f"{'x' * 10}\n[cut: the tool gave 1000 characters, the limit is 10]"
+    assert result.is_error is fails
 
 
 # --- what the model is given ------------------------------------------------------------------------------------------

@@ -114,6 +114,7 @@ async def test_a_tool_of_a_source_must_stay_as_it_was(database: Database, caplog
         "read of files is suspended: its definition has changed; see 'chatcore tools review'"
     ]
     assert list((await trust.vet(turn(before, other))).tools) == ["read", "other"]
+    assert [pin.changed for pin in await trust.pins.all()] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,8 @@ async def test_an_accepted_change_is_offered_soon(database: Database, monkeypatc
 async def test_a_thousand_tools_cost_no_milliseconds(database: Database) -> None:
     """Definitions are hashed once, and known ones are looked up in memory."""
     trust = Trust({"shell_*": "deny", "mail_*": "ask"}, database)
-    many = turn(*(tool(f"tool_{number}", source="files") for number in range(1000)))
+    one = tool("one", source="files")
+    many = turn(*(attrs.evolve(one, name=f"tool_{number}") for number in range(1000)))
     await trust.vet(many)
     taken = []
     for _ in range(5):

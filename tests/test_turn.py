@@ -17,7 +17,7 @@ from chatcore.paused import Tally
 from chatcore.stop import Stop
 from chatcore.testing.scripted import ScriptedProvider, call, text, think
 from chatcore.toolcalls import UNKNOWN_OUTCOME, without_frame
-from chatcore.tools import Tool, ToolCall
+from chatcore.tools import Tool, ToolCall, ToolResult
 from chatcore.turn import Resumed, run_turn
 from chatcore.types import (
     LOCAL,
@@ -451,3 +451,42 @@ async def test_a_turn_that_waited_goes_on_where_it_was(stage: Stage) -> None:
     assert [without_frame(message.text) for message in provider.requests[0].messages][1:] == ["", "x means much"]
     assert ended(events) == ("incomplete", "hop_limit")
     assert (await stage.stored())[3].parent_id == stored[-1].id
+
+
+# --- what plugins have prepared ---------------------------------------------------------------------------------------
+
+
+async def test_a_hidden_tool_is_told_of_when_a_result_reveals_it(stage: Stage) -> None:
+    """From the next call of the model on. It may be called before: it is one of the turn's."""
+
+    async def find() -> ToolResult:
+        """Finds tools."""
+        return ToolResult("lookup", reveals=("lookup", "unknown"))
+
+    tools = {**stage.turn.tools, "find": Tool.of(find)}
+    stage.turn = attrs.evolve(stage.turn, tools=tools, hidden=frozenset({"lookup", "broken", "gone"}))
+    provider = ScriptedProvider([call("broken"), call("find")], [call("lookup", word="sea")], [text("ok")])
+    events = await stage.play(provider)
+    offered = [{tool.name for tool in request.tools} for request in provider.requests]
+    assert offered == [{"crashing", "find"}, {"crashing", "find", "lookup"}, {"crashing", "find", "lookup"}]
+    results = {event.call.name: event.result.text for event in of(ToolFinished, events)}
+    assert results == {"broken": "the shelf is empty", "find": "lookup", "lookup": "sea means much"}
+
+
+async def test_notices_are_told_before_the_model_is_asked(stage: Stage) -> None:
+    """In their order."""
+    notices = (Notice("one", "First."), Notice("two", "Second."))
+    stage.turn = attrs.evolve(stage.turn, notices=notices)
+    events = await stage.play(ScriptedProvider([text("ok")]))
+    assert tuple(events[:2]) == notices
+    assert ended(events) == ("completed", "stop")
+
+
+async def test_a_turn_may_be_stopped_before_the_model_is_asked(stage: Stage) -> None:
+    """Its notices say why; nothing is stored of an answer."""
+    notice = Notice("no", "You did not want to.")
+    stage.turn = attrs.evolve(stage.turn, notices=(notice,), stopped_for="denied")
+    provider = ScriptedProvider([text("ok")])
+    assert await stage.play(provider) == [notice, RunEnded("stopped", "denied")]
+    assert provider.requests == []
+    assert len(await stage.stored()) == 1

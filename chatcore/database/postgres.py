@@ -103,16 +103,15 @@ _IN_THE_WAY = ("40001", "40P01", "23505", "23503")  # serialization, deadlock; w
 
 _FAULTS = (peewee.PeeweeException, psycopg.Error)
 
-# Words as the index has them: of small letters without accents, cut where no search is more exact.
+# Words as the index has them: of small letters without accents, cut where no search is more exact. The accents go
+# first, for a server whose locale is C knows the capitals of ASCII only.
 _WORDS = r"""
 CREATE FUNCTION chatcore_words(said text) RETURNS tsvector
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 1000 AS $$
     SELECT array_to_tsvector(array_agg(DISTINCT left(word, 64)))
     FROM regexp_split_to_table(
         normalize(
-            regexp_replace(
-                normalize(lower(left(said, 200000) COLLATE "default"), NFD), '[\u0300-\u036f]+', '', 'g'
-            ),
+            lower(regexp_replace(normalize(left(said, 200000), NFD), '[\u0300-\u036f]+', '', 'g') COLLATE "default"),
             NFC
         ),
         '[\u0001-\u002f\u003a-\u0060\u007b-\u00bf\u2000-\u206f\u3000-\u303f\uff00-\uff0f]+'

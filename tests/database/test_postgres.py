@@ -302,15 +302,9 @@ async def test_last_approval_of_a_run(database: Database, other: Database) -> No
     for number in range(8):
         run_id = f"r{number}"
         await Conversations(database).begin(ANN, conversation_id="c", messages=[said("Hello")], run=run(run_id))
-        fields = {
-            "run_id": run_id,
-            "conversation_id": "c",
-            "tool": "t",
-            "arguments": {},
-            "digest": "",
-            "expires_at": late,
-        }
-        asked = [Approval(place=10 * number + place, call_id=str(place), **fields) for place in range(4)]
+        places = await Conversations(database).add_answer(ANN, "c", None, [said("?", state="pending")] * 4)
+        fields = {"run_id": run_id, "conversation_id": "c", "tool": "t", "arguments": {}, "digest": ""}
+        asked = [Approval(place=one.id, call_id=str(one.id), expires_at=late, **fields) for one in places]
         await Approvals(database).request(asked, {})
         assert (await Runs(database).get(ANN, run_id)).state == "waiting"
         handles = (database, other) * 2

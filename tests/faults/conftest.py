@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import httpx
 import pytest
+import pytest_asyncio
 
 StartServer = Callable[..., Awaitable[Any]]
 
@@ -117,21 +118,24 @@ def database(request: pytest.FixtureRequest) -> Mapping[str, str]:
     return {"CHATCORE_DATABASE": request.getfixturevalue("postgres_url")} if request.param == "postgresql" else {}
 
 
-@pytest.fixture
-def start_workers(
+@pytest_asyncio.fixture
+async def start_workers(
     start_server: StartServer, database: Mapping[str, str], tmp_path: Path
-) -> Callable[..., Awaitable[Workers]]:
+) -> AsyncIterator[Callable[..., Awaitable[Workers]]]:
     """Starts servers with the plugin above, all on the same data, and waits until every worker is ready."""
     own = tmp_path / "own"
     own.mkdir()
     (own / "probe.py").write_text(PROBE)
+    servers: list[Workers] = []
 
     async def start(*arguments: str, workers: int = 1, env: Mapping[str, str] | None = None) -> Workers:
         off = [f"--disable={name}" for name in ("llama", "mcp")]
         options = (f"--workers={workers}", f"--plugins-dir={own}", *off, *arguments)
         server = Workers(await start_server(*options, env={**database, **(env or {})}), tmp_path / "data")
+        servers.append(server)
         for number in range(1, workers + 1) if workers > 1 else ():
             await server.until_told(f"worker {number} is ready")
         return server
 
-    return start
+    yield start
+    await asyncio.gather(*(server.end() for server in servers))  # while their database is there

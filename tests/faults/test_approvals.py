@@ -104,7 +104,11 @@ def tools_of(got: tuple[Frame, ...]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     ("database", "number"),
-    [("sqlite", signal.SIGKILL), ("sqlite", signal.SIGTERM), ("postgres", signal.SIGKILL)],
+    [
+        ("sqlite", signal.SIGKILL),
+        ("sqlite", signal.SIGTERM),
+        pytest.param("postgres", signal.SIGKILL, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 async def test_the_approval_is_still_open_after_a_restart(

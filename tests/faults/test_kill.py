@@ -73,7 +73,9 @@ async def test_a_server_that_is_killed_at_any_event(start_workers: StartWorkers,
             oldest = max(oldest, *ages)
         if seed is not None:
             killed = await use_until_killed(server, seed, strict=strict)
-    print(f"{len(seeds)} kills: {dict(figures)}; the oldest event of those that were lost was {oldest * 1000:.0f} ms old")
+    print(
+        f"{len(seeds)} kills: {dict(figures)}; the oldest event of those that were lost was {oldest * 1000:.0f} ms old"
+    )
     assert oldest <= 0.025 + ONE_COMMIT
 
 
@@ -94,7 +96,7 @@ async def use_until_killed(server: Any, seed: int, *, strict: bool) -> Killed:
 
     async with server.client() as client:
         await asyncio.gather(*(follow(client, one, lot.randrange(WORDS), came) for one in seen))
-    await server.kill()
+    await server.process.process.wait()
     return Killed(strict, *moments, seen)
 
 
@@ -172,7 +174,7 @@ async def check_reading_on(client: httpx.AsyncClient, killed: Killed, seen: Seen
     figures["events lost"] += len(seen.events) - kept
     assert not killed.strict
     assert seen.events[:kept] == log[:kept]  # what was lost is the end
-    assert len(log) - kept <= 3  # the rest of the text, the message, the end of the run
+    assert len(log) - kept <= 5  # of each of two answers the rest of the text and the message; the end of the run
     assert whole or rest[-1] == log[-1]
     return killed.moment - seen.arrived[kept]
 

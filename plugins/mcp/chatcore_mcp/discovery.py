@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -86,18 +87,27 @@ class Discovery:
                     continue  # something else that listens there
         return found
 
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[None]:
+        """At its beginning the hosts are looked at that the file names for that. It does not wait for it."""
+        looking = asyncio.create_task(self._scan_all(self.servers.discovery_hosts))
+        try:
+            yield
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
     async def scan_known(self) -> None:
         """Looks at the hosts that the file names for that, and at this machine if there is a server on it."""
-        for host in self._hosts():
+        local = {urlsplit(server.url).hostname for server in self.servers} & set(_LOOPBACK)
+        await self._scan_all([*self.servers.discovery_hosts, *sorted(filter(None, local))])
+
+    async def _scan_all(self, hosts: Sequence[str]) -> None:
+        for host in dict.fromkeys(hosts):
             try:
                 await self.scan(host, self.ports)
             except RequestError as error:
                 self.servers.options.log.warning("not looking for servers on %s: %s", host, error.message)
-
-    def _hosts(self) -> Iterator[str]:
-        named = self.servers.discovery_hosts
-        local = {urlsplit(server.url).hostname for server in self.servers} & set(_LOOPBACK)
-        yield from dict.fromkeys([*named, *sorted(filter(None, local))])
 
     def _known(self, url: str) -> Server | None:
         return next((server for server in self.servers if server.url == url), None)

@@ -1,10 +1,12 @@
 """The file of the servers: read, watched, and changed without losing what is not known here."""
 
+import fcntl
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 import attrs
 
 from chatcore.errors import ConfigError
-from chatcore_mcp.definitions import written
+from chatcore_mcp.definitions import written as entries
+
+_TRIES = 10  # to change a file that somebody else changes at the same moment
 
 
 class ServersFile:
@@ -50,13 +54,32 @@ class ServersFile:
         Raises:
             ConfigError: it is not JSON, which is for a person to mend; or it cannot be written. It is as it was.
         """
-        text = self._text()
-        document = change(self._parse(text))
-        new = json.dumps(document, indent=_indentation(text), ensure_ascii=False) + "\n"
-        if new != text:
-            self._replace(new)
-        self._seen = self._stamp()
-        return document
+        with self._alone():
+            for _ in range(_TRIES):
+                before, text = self._stamp(), self._text()
+                document = change(self._parse(text))
+                if document == self._parse(text):
+                    return document
+                new = json.dumps(document, indent=_indentation(text), ensure_ascii=False) + "\n"
+                if written := self._replace(new, before):
+                    self._read, self._seen = True, written
+                    return document
+        raise ConfigError(f"{self.path} is changed all the time by somebody else")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other worker changes the file. Other programs do not know of it: those are noticed by its time."""
+        directory = self.path.resolve().parent
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(directory, os.O_RDONLY)
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be changed: {error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _stamp(self) -> os.stat_result | None:
         try:
@@ -83,10 +106,10 @@ class ServersFile:
             raise ConfigError(f"{self.path} holds neither an object nor a list", hint="write {'servers': []}")
         return document
 
-    def _replace(self, text: str) -> None:
+    def _replace(self, text: str, before: os.stat_result | None) -> os.stat_result | None:
+        """Puts a text in place of the file. None: somebody else has changed it since `before`, and it stays so."""
         target = self.path.resolve()  # where it is a link, what it leads to is replaced, not the link
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
             new = Path(name)
             try:
@@ -96,11 +119,15 @@ class ServersFile:
                     os.fsync(file.fileno())
                 if target.exists():
                     new.chmod(target.stat().st_mode & 0o777)
+                if _identity(self._stamp()) != _identity(before):
+                    return None
+                written = new.stat()
                 new.replace(target)
             finally:
                 new.unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be written: {error}") from error
+        return written
 
 
 def _identity(status: os.stat_result | None) -> object:
@@ -126,7 +153,7 @@ class Changed:
     fields: dict[str, Any]
 
     def __call__(self, document: Any) -> Any:
-        own = [entry for key, entry in written(document) if key == self.id and isinstance(entry, dict)]
+        own = [entry for key, entry in entries(document) if key == self.id and isinstance(entry, dict)]
         if own:
             own[-1].update(self.fields)  # of two with the same id the later counts
         else:

@@ -10,7 +10,7 @@ import httpx2
 from chatcore.addresses import Reach
 from chatcore_mcp.definitions import Endpoint
 from chatcore_mcp.offers import ConnectionLost
-from chatcore_mcp.sizes import LARGEST, bounded
+from chatcore_mcp.sizes import LARGEST, SMALL, bounded
 
 CONNECT = 10.0
 """Seconds for a connection to a server, and for each message to be sent."""
@@ -113,7 +113,9 @@ class _Cut(httpx2.AsyncByteStream):
 
 
 def _event_line(line: bytes) -> bytes:
-    return _DATA + b" " + bounded(line[len(_DATA) :].strip()) if line.startswith(_DATA) else line
+    if len(line) <= SMALL or not line.startswith(_DATA):
+        return line
+    return _DATA + b" " + bounded(line.removeprefix(_DATA).strip())
 
 
 async def make_client(endpoint: Endpoint, reach: Reach) -> tuple[httpx2.AsyncClient, Outbound]:

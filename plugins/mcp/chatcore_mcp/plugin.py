@@ -17,6 +17,7 @@ from chatcore_mcp.discovery import Discovery
 from chatcore_mcp.routes import choices, servers
 from chatcore_mcp.server.command import command
 from chatcore_mcp.server.endpoint import Endpoint
+from chatcore_mcp.server.toolset import Toolset
 from chatcore_mcp.servers import Options, Servers
 from chatcore_mcp.settings import Settings
 
@@ -44,6 +45,10 @@ class Mcp(Plugin[Settings]):
         return Servers(settings.servers or context.directory.parents[1] / SERVERS_FILE, options)
 
     @cached_property
+    def discovery(self) -> Discovery:
+        return Discovery(self.servers, self.settings.ports)
+
+    @cached_property
     def choices(self) -> Choices:
         return Choices(Documents(self.context.database))
 
@@ -53,10 +58,9 @@ class Mcp(Plugin[Settings]):
 
     def make_server(self) -> "Server[Any]":
         """What is served at `/mcp`."""
-        from chatcore_mcp.server.offers import Offers  # noqa: PLC0415  slow to import, and rarely needed
-        from chatcore_mcp.server.protocol import make_server  # noqa: PLC0415  as above
+        from chatcore_mcp.server.protocol import make_server  # noqa: PLC0415  slow to import, and rarely needed
 
-        return make_server(Offers(self.context.host, share=self.settings.share_tools))
+        return make_server(Toolset(self.context.host, share=self.settings.share_tools))
 
     @hookimpl
     def register_tools(self) -> Iterable[ToolSource]:
@@ -64,7 +68,7 @@ class Mcp(Plugin[Settings]):
 
     @hookimpl
     def register_routes(self) -> Iterable[Blueprint]:
-        yield servers.blueprint(self.servers, Discovery(self.servers, self.settings.ports))
+        yield servers.blueprint(self.servers, self.discovery)
         yield choices.preferences(self.choices)
         yield choices.profiles(self.choices)
         yield self.endpoint.blueprint()
@@ -72,6 +76,7 @@ class Mcp(Plugin[Settings]):
     @hookimpl
     def register_lifespans(self) -> Iterable[Lifespan]:
         yield Lifespan("servers", self.servers.session)
+        yield Lifespan("discovery", self.discovery.session)
         yield Lifespan("endpoint", self.endpoint.session)
 
     @hookimpl

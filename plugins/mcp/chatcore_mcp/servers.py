@@ -21,6 +21,8 @@ from chatcore_mcp.names import exposed
 from chatcore_mcp.offers import ConnectionLost, Session, ToolInfo
 from chatcore_mcp.tools import Work, make, own, source
 
+_SDK = "chatcore_mcp.session"
+
 WATCH = 2.0
 """Seconds between two looks at the file."""
 
@@ -91,6 +93,7 @@ class Server:
 
     def tools(self, names: Mapping[tuple[str, str], str]) -> Iterator[Tool]:
         """What models are offered, under the names given. A tool stays the same value while nothing of it changes."""
+        made: dict[str, tuple[ToolInfo, Tool]] = {}
         for info in self.offered:
             if self.is_off(info.name):
                 continue
@@ -98,8 +101,9 @@ class Server:
             known, tool = self._made.get(info.name, (None, None))
             if tool is None or known != info or tool.name != name:
                 tool = make(info, server=self.id, name=name, call=self.call)
-                self._made[info.name] = (info, tool)
+            made[info.name] = (info, tool)
             yield tool
+        self._made = made
 
     async def call(self, work: Work) -> ToolResult:
         """Has something done by the server.
@@ -201,6 +205,8 @@ class Servers:
     async def session(self) -> AsyncIterator[Self]:
         """The time in which the servers are connected. It does not wait for them."""
         await self.reload()
+        if any(server.enabled for server in self):
+            await asyncio.to_thread(import_module, _SDK)  # now, while nobody is served who would be delayed
         watching = asyncio.create_task(self._watch(), name="mcp servers file")
         try:
             yield self
@@ -305,10 +311,10 @@ def _endpoint(definition: Definition | Unusable) -> Endpoint | None:
 
 
 def opener_of(name: str, endpoint: Endpoint, options: Options) -> Opener:
-    """How the connection to a server is opened. The SDK is imported for the first, where it delays nobody."""
+    """How the connection to a server is opened. For the first one the SDK is imported, which takes most of a second."""
 
     async def open_session(signals: Signals) -> AbstractAsyncContextManager[Session]:
-        sdk = await asyncio.to_thread(import_module, "chatcore_mcp.session")
+        sdk = await asyncio.to_thread(import_module, _SDK)
         opened: AbstractAsyncContextManager[Session] = sdk.opened(
             sdk.Opening(
                 name=name,

@@ -8,19 +8,20 @@ import msgspec
 
 LARGEST = 16 * 2**20
 """Bytes of one message. More is not read: the connection, or the call where that is possible, ends."""
+SMALL = 2**17
+"""Bytes of a message that is taken as it is."""
 
-_SMALL = 2**17  # bytes of a message that is taken as it is
 _OTHER = 4 * 2**20  # bytes of a message that is no tool's answer, such as a list of tools
 _PARTS = 200  # of a tool's answer
 _PLAIN_PART = 2**15  # bytes of a part that is taken as it is
-_TEXT = 1_000_000  # characters of a part; how many a model gets is the turn's limit
+_TEXT = 400_000  # characters of a part; how many a model gets is the turn's limit
 _IMAGE = 8 * 2**20  # bytes of an image or another file, as base64
 _STRUCTURED = 2**16  # bytes of structured content
 
 
 class _Frame(msgspec.Struct):
     id: msgspec.Raw = msgspec.Raw(b"null")
-    result: msgspec.Raw = msgspec.Raw(b"{}")
+    result: dict[str, msgspec.Raw] = {}
 
 
 _frame = msgspec.json.Decoder(_Frame)
@@ -31,13 +32,12 @@ _string = msgspec.json.Decoder(str)
 
 def bounded(message: bytes) -> bytes:
     """A JSON-RPC message as it is, or a shorter one with the same id that says what was left out of it."""
-    if len(message) <= _SMALL:
+    if len(message) <= SMALL:
         return message
     try:
         frame = _frame.decode(message)
-        fields = _fields.decode(frame.result)
-        if "content" in fields:
-            return _answer(frame.id, _tool_result(fields))
+        if "content" in frame.result:
+            return _answer(frame.id, _tool_result(frame.result))
     except msgspec.DecodeError:
         return message  # whoever takes it apart says what is wrong with it
     if len(message) <= _OTHER:

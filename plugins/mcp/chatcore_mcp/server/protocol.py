@@ -24,7 +24,7 @@ from mcp_types import (
 from chatcore import wire
 from chatcore.tools import JsonObject, ToolResult
 from chatcore_mcp.server.exchange import EXCHANGE, Exchange
-from chatcore_mcp.server.offers import Offer, Offers
+from chatcore_mcp.server.toolset import ServedTool, Toolset
 from chatcore_mcp.server.transport import PRINCIPAL
 
 Context: TypeAlias = ServerRequestContext[Any, Any]
@@ -47,24 +47,24 @@ def chatcore(list_tools: ListTools, call_tool: CallTool) -> Server[Any]:
     )
 
 
-def make_server(offers: Offers) -> Server[Any]:
+def make_server(toolset: Toolset) -> Server[Any]:
     """The server for `/mcp`. Its requests come by `Transport`, which says who is asking."""
 
     async def list_tools(context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
-        return ListToolsResult(tools=[_described(name, offer) for name, offer in (await offers.all()).items()])
+        return ListToolsResult(tools=[_described(name, served) for name, served in (await toolset.tools()).items()])
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
-        offer = (await offers.all()).get(params.name)
-        if offer is None:
+        served = (await toolset.tools()).get(params.name)
+        if served is None:
             raise MCPError(INVALID_PARAMS, f"Unknown tool: {params.name}")
         request: Any = context.request
         scope = request.scope
         result: ToolResult | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_leave_with, scope[EXCHANGE], tasks.cancel_scope)
-            result = await offer.call(params.arguments or {}, scope[PRINCIPAL])
+            result = await served.call(params.arguments or {}, scope[PRINCIPAL])
             tasks.cancel_scope.cancel()
-        return _LEFT if result is None else _told(result, offer)
+        return _LEFT if result is None else _told(result, served)
 
     return chatcore(list_tools, call_tool)
 
@@ -75,8 +75,8 @@ async def _leave_with(exchange: Exchange, work: anyio.CancelScope) -> None:
     work.cancel()
 
 
-def _described(name: str, offer: Offer) -> Tool:
-    tool = offer.tool
+def _described(name: str, served: ServedTool) -> Tool:
+    tool = served.tool
     return Tool(
         name=name,
         description=tool.description or name,
@@ -90,9 +90,9 @@ def _described(name: str, offer: Offer) -> Tool:
     )
 
 
-def _told(result: ToolResult, offer: Offer) -> CallToolResult:
+def _told(result: ToolResult, served: ServedTool) -> CallToolResult:
     text: list[ContentBlock] = [TextContent(text=result.text)] if result.text or not result.parts else []
-    structured = wire.loads(result.text.encode()) if offer.gives_object and not result.is_error else None
+    structured = wire.loads(result.text.encode()) if served.gives_object and not result.is_error else None
     return CallToolResult(
         content=[*text, *map(_block, result.parts)],
         structured_content=structured,

@@ -2,6 +2,7 @@
 
 import json
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,31 @@ def test_a_server_is_taken_out():
     document = {"servers": [{"id": "x"}, {"id": "y"}, {"id": "x"}], "mcpServers": {"x": {}, "z": {}}}
     remove(document, "x")
     assert document == {"servers": [{"id": "y"}], "mcpServers": {"z": {}}}
+
+
+def test_a_change_that_changes_nothing_writes_nothing(file: ServersFile):
+    """Somebody's own way of writing it stays."""
+    text = '[ {"id":"x","enabled":false} ]'
+    file.path.write_text(text)
+    file.change(Changed("x", {"enabled": False}))
+    assert file.path.read_text() == text
+
+
+def test_two_who_change_it_at_once_lose_nothing(tmp_path: Path):
+    """As two workers do: who comes second makes the change anew."""
+    path = tmp_path / "mcp_servers.json"
+    files = [ServersFile(path) for _ in range(4)]
+
+    def work(number: int) -> None:
+        for change in range(5):
+            files[number].change(Changed(f"{number}-{change}", {"url": "http://x/"}))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kept = {entry["id"] for entry in json.loads(path.read_text())["servers"]}
+    print(len(kept))
+    assert len(kept) == 20
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,6 +1,7 @@
 """Servers that are processes: how they are started, what becomes of what they say, and how they end."""
 
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import lag, raw
+from .conftest import delaying_nobody, raw
 
 
 def noted(log: Path) -> list[dict]:
@@ -103,12 +104,10 @@ async def test_a_large_answer_is_cut_and_delays_nobody(bench, tmp_path: Path, to
     made = await bench({"raw": raw(tmp_path / "log")})
     await made.connected("raw")
     await made.call("echo")
-    async with lag() as busy:
-        result = await made.call(tool, **arguments)
+    result = await delaying_nobody(lambda: made.call(tool, **arguments))
     assert result.text.startswith(begins)
     assert not result.is_error
-    assert len(result.text) <= 1_000_000
-    assert busy.worst < 50
+    assert len(result.text) <= 400_000
 
 
 async def test_more_than_can_be_read_ends_the_connection(bench, tmp_path: Path, monkeypatch, caplog):
@@ -170,10 +169,8 @@ async def test_noise_is_borne(bench, tmp_path: Path, caplog):
     with caplog.at_level(logging.INFO):
         made = await bench({"raw": raw(tmp_path / "log", "noisy")})
         await made.connected("raw")
-        async with lag() as busy:
-            assert not (await made.call("echo")).is_error
+        assert not (await delaying_nobody(lambda: made.call("echo"))).is_error
     assert "noise" not in caplog.text
-    assert busy.worst < 50
 
 
 async def test_a_slow_call_delays_no_other(bench, tmp_path: Path):
@@ -218,8 +215,12 @@ async def test_a_thousand_tools_delay_nobody(bench, tmp_path: Path):
     """While they are learned, the event loop is free again within 50 ms."""
     made = await bench({"small": raw(tmp_path / "small")})
     await made.connected("small")  # what it takes to import the SDK is another matter
-    async with lag() as busy:
-        await made.change({"small": raw(tmp_path / "small"), "large": raw(tmp_path / "large", "tools=1000")})
+    tries = itertools.count()
+
+    async def learn() -> None:
+        large = raw(tmp_path / f"large{next(tries)}", "tools=1000")
+        await made.change({"small": raw(tmp_path / "small"), "large": large})
         await made.connected("large")
+
+    await delaying_nobody(learn)
     assert len(made.names()) == 1022
-    assert busy.worst < 50

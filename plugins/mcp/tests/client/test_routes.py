@@ -244,6 +244,20 @@ async def test_servers_are_looked_for(api: Api, url: str):
     assert await api.ask("POST", "/api/mcp/servers/discover") == await api.get("/api/mcp/servers")
 
 
+async def test_at_the_start_servers_are_looked_for_where_the_file_says(tmp_path: Path, url: str):
+    """And a token is what the server's own environment has it."""
+    file, port = tmp_path / "mcp_servers.json", int(url.rpartition(":")[2])
+    entry = {"id": "secret", "url": f"{url}/secret", "headers": {"Authorization": "Bearer ${TOKEN}"}}
+    file.write_text(json.dumps({"servers": [entry], "discovery_hosts": ["127.0.0.1"]}))
+    settings = {"servers": file, "port_start": port, "port_end": port}
+    async with running_chat(tmp_path / "data", Mcp, settings=settings, environ={"TOKEN": "letmein"}) as chat:
+        api = Api(chat, file)
+        async with asyncio.timeout(20):
+            while list(await api.servers()) != ["secret", "raw-http"]:
+                await asyncio.sleep(0.01)
+        await api.connected("secret", "raw-http")
+
+
 async def test_a_refresh_reads_the_file_again(api: Api, tmp_path: Path):
     """And tells of a file that cannot be read: what was read before still counts, and it is not overwritten."""
     document = api.document()

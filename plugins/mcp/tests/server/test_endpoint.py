@@ -312,7 +312,7 @@ async def test_there_may_be_no_sessions(make_chat: MakeChat) -> None:
 def test_the_protocol_is_imported_when_it_is_spoken() -> None:
     """A start does without, and so does every command."""
     code = (
-        "import sys, chatcore_mcp.plugin, chatcore_mcp.server.command, chatcore_mcp.server.offers;"
+        "import sys, chatcore_mcp.plugin, chatcore_mcp.server.command, chatcore_mcp.server.toolset;"
         "print([name for name in sys.modules if name.split('.')[0] in ('mcp', 'mcp_types', 'starlette', 'httpx2')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

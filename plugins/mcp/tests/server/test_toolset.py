@@ -1,4 +1,4 @@
-"""What is offered to MCP clients (chatcore_mcp/server/offers.py)."""
+"""What is offered to MCP clients (chatcore_mcp/server/toolset.py)."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 import pytest
-from chatcore_mcp.server.offers import Offer, Offers
+from chatcore_mcp.server.toolset import ServedTool, Toolset
 
 from chatcore.errors import ToolFailed
 from chatcore.hooks import Host
@@ -30,20 +30,20 @@ def host(*tools: Tool, **limits: Any) -> Host:
 
 async def test_the_models_are_always_offered() -> None:
     """By the names that clients know."""
-    assert set(await Offers(host(Tool.of(look)), share=False).all()) == {"chat.completions", "llm_chat"}
+    assert set(await Toolset(host(Tool.of(look)), share=False).tools()) == {"chat.completions", "llm_chat"}
 
 
 async def test_the_other_tools_are_offered_if_they_are_shared() -> None:
     """They act for whoever calls them, outside any conversation."""
-    offers = await Offers(host(Tool.of(look)), share=True).all()
-    assert set(offers) == {"chat.completions", "llm_chat", "look"}
-    assert await offers["look"].call({"city": "Oslo"}, ANNA) == ToolResult("Oslo for anna")
+    served = await Toolset(host(Tool.of(look)), share=True).tools()
+    assert set(served) == {"chat.completions", "llm_chat", "look"}
+    assert await served["look"].call({"city": "Oslo"}, ANNA) == ToolResult("Oslo for anna")
 
 
 async def test_an_own_tool_is_not_replaced() -> None:
     """By another of its name."""
-    offers = await Offers(host(Tool.of(look, name="llm_chat")), share=True).all()
-    assert "question" in offers["llm_chat"].tool.description
+    served = await Toolset(host(Tool.of(look, name="llm_chat")), share=True).tools()
+    assert "question" in served["llm_chat"].tool.description
 
 
 async def fail() -> str:
@@ -68,7 +68,7 @@ async def crash() -> str:
 )
 async def test_what_goes_wrong_can_be_read(tool: Any, arguments: dict[str, Any], said: str) -> None:
     """It is a result, and never long."""
-    result = await Offer(Tool.of(tool)).call(arguments, ANNA)
+    result = await ServedTool(Tool.of(tool)).call(arguments, ANNA)
     assert result.is_error
     assert result.text.startswith(said)
     assert len(result.text) < 500
@@ -83,6 +83,8 @@ async def test_a_tool_has_its_time() -> None:
         return ""
 
     tool = Tool.of(hang)
-    offers = await Offers(host(tool, attrs.evolve(tool, name="slow", timeout=9.0), tool_timeout=0.01), share=True).all()
-    assert [offers[name].timeout for name in ("hang", "slow", "llm_chat")] == [0.01, 9.0, None]
-    assert await offers["hang"].call({}, ANNA) == ToolResult("hang did not answer within 0.01 seconds.", True)
+    served = await Toolset(
+        host(tool, attrs.evolve(tool, name="slow", timeout=9.0), tool_timeout=0.01), share=True
+    ).tools()
+    assert [served[name].timeout for name in ("hang", "slow", "llm_chat")] == [0.01, 9.0, None]
+    assert await served["hang"].call({}, ANNA) == ToolResult("hang did not answer within 0.01 seconds.", True)

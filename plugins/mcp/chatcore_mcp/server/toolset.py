@@ -15,7 +15,7 @@ from chatcore_mcp.server.models import Models
 
 
 @attrs.frozen
-class Offer:
+class ServedTool:
     """A tool as it is offered. `gives_object`: its text is a JSON object, which is of use as such."""
 
     tool: Tool
@@ -37,7 +37,7 @@ class Offer:
             return ToolResult(f"{self.tool.name} failed: {type(error).__name__}: {error}", True)
 
 
-class Offers:
+class Toolset:
     """The tools that are offered now."""
 
     def __init__(self, host: Host, *, share: bool) -> None:
@@ -46,12 +46,12 @@ class Offers:
         self._host = host
         self._share = share
         self._own = {
-            "chat.completions": Offer(Tool.of(models.completions, open_world=True), gives_object=True),
-            "llm_chat": Offer(Tool.of(models.llm_chat, open_world=True)),
+            "chat.completions": ServedTool(Tool.of(models.completions, open_world=True), gives_object=True),
+            "llm_chat": ServedTool(Tool.of(models.llm_chat, open_world=True)),
         }
 
-    async def all(self) -> Mapping[str, Offer]:
+    async def tools(self) -> Mapping[str, ServedTool]:
         """By name. Of two with the same name the server's own counts."""
         shared = await self._host.tools() if self._share else {}
         limit = self._host.limits.tool_timeout
-        return {name: Offer(tool, tool.timeout or limit) for name, tool in shared.items()} | self._own
+        return {name: ServedTool(tool, tool.timeout or limit) for name, tool in shared.items()} | self._own
