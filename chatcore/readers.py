@@ -100,8 +100,10 @@ class StoredReader:
     fit together, it reads the log again.
     """
 
-    def __init__(self, table: RunTable, tail: "Tail", record: RunRecord, after: int) -> None:
+    def __init__(self, table: RunTable, tail: "Tail", record: RunRecord, after: int, *, counts: bool = True) -> None:
+        """`counts`: the run is not deserted while it is read in this way."""
         self.run_id = record.id
+        self.counts = counts
         self._owner = Principal(record.owner)
         self._table = table
         self._tail = tail
@@ -235,4 +237,6 @@ class Tail:
         if now >= self._tell_presence_at:
             self._tell_presence_at = now + PRESENCE_INTERVAL
             until = datetime.now(UTC) + timedelta(seconds=PRESENCE)
-            await self._table.signal(list(self._readers), "reader", until)
+            read = [run_id for run_id, readers in self._readers.items() if any(reader.counts for reader in readers)]
+            if read:
+                await self._table.signal(read, "reader", until)

@@ -134,11 +134,11 @@ class Runs:
             return LiveReader(run, after)
         return self._stored_reader(await self._table.get(principal, run_id), after)
 
-    def _stored_reader(self, record: RunRecord, after: int) -> StoredReader:
+    def _stored_reader(self, record: RunRecord, after: int, *, counts: bool = True) -> StoredReader:
         if record.reason == SERVER_STOPPED and after >= record.last_seq > 0:
             # It has seen events that were lost with the server. Their numbers were given again, also that of the end.
             after = record.last_seq - 1
-        return StoredReader(self._table, self._tail, record, after)
+        return StoredReader(self._table, self._tail, record, after, counts=counts)
 
     async def stop(self, principal: Principal, run_id: str) -> RunRecord:
         """Stops a run, in whatever worker it lives, and waits until it has ended; one that has ended already stays as
@@ -179,7 +179,7 @@ class Runs:
 
     async def _tell_workers(self, records: Sequence[RunRecord], signal: Signal, patience: float) -> None:
         """Asks the workers of runs to end them, and waits for that, but not for ever."""
-        readers = [self._stored_reader(record, _END) for record in records]
+        readers = [self._stored_reader(record, _END, counts=False) for record in records]
         for reader in readers:
             reader.open()
         try:

@@ -142,14 +142,15 @@ class Watchdog:
     def _watch(self) -> None:
         starved = _starved()
         while not self._stop.wait(max(_SLACK, self._last.due + _SLACK - self._now())):
-            beat, before = self._last, starved
-            starved = _starved()
+            beat = self._last
             if self._now() >= beat.due + _SLACK:
-                self._look(beat, starved - before)
+                first = self._glance()  # before anything that lets the loop go on
+                self._look(beat, first, _starved() - starved)
+            starved = _starved()
 
-    def _look(self, beat: _Beat, starved: float) -> None:
-        """Looks at a loop that is late, until it beats again. `starved`: seconds that others kept this thread from it."""
-        before = self._glance()
+    def _look(self, beat: _Beat, before: _Glance, starved: float) -> None:
+        """Looks at a loop that is late, until it beats again. `starved` is for how long this thread was kept from it by
+        other processes."""
         if before.time - beat.due - starved > BLOCKING and before.cpu - beat.cpu > BLOCKING and before.frames:
             self._name(before.frames, beat)  # this thread could not look earlier: see above
             return

@@ -15,6 +15,7 @@ from chatcore import readers
 from chatcore.config import Loaded
 from chatcore.database import Conversations, Database, NewMessage, NewRun
 from chatcore.database import Runs as RunTable
+from chatcore.database.runs import Signal
 from chatcore.errors import DatabaseError
 from chatcore.plugins import Plugins
 from chatcore.readers import Reader
@@ -209,6 +210,23 @@ async def test_the_next_turn_ends_a_deserted_run_in_another_worker(here: Runs, t
     read.reader_came()
     await there.make_room_elsewhere(ANN, "cread")
     assert read.stop.reason is None
+
+
+async def test_who_waits_for_the_end_of_a_run_is_no_reader_of_it(
+    here: Runs, there: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the worker that asks for room tells of its readers before it asks."""
+    signal = RunTable.signal
+
+    async def late(table: RunTable, run_ids: list[str], kind: Signal, until: datetime) -> None:
+        while kind == "make_room" and not there._tail._tell_presence_at:
+            await asyncio.sleep(0.001)
+        await signal(table, run_ids, kind, until)
+
+    monkeypatch.setattr(RunTable, "signal", late)
+    deserted = await start(here, asyncio.Event(), run_id="left", grace=60)
+    await there.make_room_elsewhere(ANN, "cleft")
+    assert deserted.ended
 
 
 async def test_a_tail_that_cannot_read_says_so_and_goes_on(

@@ -24,9 +24,9 @@ from quart import Blueprint, Response, request, send_file
 
 from chatcore import wire
 from chatcore.access import public
-from chatcore.durable import sync
 from chatcore.errors import Conflict, Forbidden, NotFound, PluginError, RequestError
 from chatcore.hooks import Context, NoSettings, Plugin, hookimpl
+from chatcore.operation.durable import sync
 from chatcore.protocols import Blob, BlobStore
 
 _KEY = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+)*")

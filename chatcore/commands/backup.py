@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 
 from chatcore.app import database_url
-from chatcore.backup import back_up
-from chatcore.checks import in_bytes
 from chatcore.commands.loading import load_config
 from chatcore.commands.options import config_options
 from chatcore.database import sqlite_file
 from chatcore.errors import ConfigError
+from chatcore.operation.backup import back_up
+from chatcore.operation.checks import in_bytes
 
 
 @click.command()

@@ -9,8 +9,8 @@ from chatcore.commands.loading import load_config, load_plugins
 from chatcore.commands.options import config_options
 from chatcore.commands.tables import checks_table
 from chatcore.config import Loaded
-from chatcore.doctor import look
 from chatcore.errors import ConfigError
+from chatcore.operation.doctor import look
 
 
 @click.command()

@@ -22,7 +22,7 @@ async def reached(loaded: Loaded, url: str | None = None) -> AsyncIterator[str]:
         return
     # A whole server, which is rarely needed and takes long to import.
     from chatcore.app import create_app  # noqa: PLC0415
-    from chatcore.server import serving  # noqa: PLC0415
+    from chatcore.serving.server import serving  # noqa: PLC0415
 
     config = attrs.evolve(loaded.config, host="127.0.0.1", port=0, certfile=None, keyfile=None)
     app = create_app(attrs.evolve(loaded, config=config))

@@ -6,13 +6,13 @@ from pathlib import Path
 import click
 
 from chatcore.app import database_url
-from chatcore.checks import Check
 from chatcore.commands.loading import load_config
 from chatcore.commands.options import config_options
 from chatcore.commands.tables import checks_table
 from chatcore.database import sqlite_file
 from chatcore.errors import ConfigError
-from chatcore.restore import Place, put_back, verify
+from chatcore.operation.checks import Check
+from chatcore.operation.restore import Place, put_back, verify
 
 
 @click.command()

@@ -39,10 +39,10 @@ def serve(ctx: click.Context) -> None:
     """Serve the chat API."""
     loaded = load_config(ctx)
     if loaded.config.workers == 1:
-        from chatcore.server import run  # noqa: PLC0415  it loads everything, which a supervisor leaves to its workers
+        from chatcore.serving.server import run  # noqa: PLC0415  it loads everything, which a supervisor leaves to its workers
 
         run(loaded)
     else:
-        from chatcore.supervisor import supervise  # noqa: PLC0415  as above
+        from chatcore.serving.supervisor import supervise  # noqa: PLC0415  as above
 
         supervise(loaded, reread=partial(load_config, ctx))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from chatcore.checks import Check
+from chatcore.operation.checks import Check
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

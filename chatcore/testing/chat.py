@@ -111,7 +111,7 @@ async def running_chat(
     import httpx  # noqa: PLC0415  the kit is imported by every pytest run, most of which start no server
 
     from chatcore.app import create_app  # noqa: PLC0415
-    from chatcore.server import serving  # noqa: PLC0415
+    from chatcore.serving.server import serving  # noqa: PLC0415
 
     provider = provider or ScriptedProvider()
     values = Config(**{"data": directory, "port": 0, "strict": True, **(config or {})})

@@ -25,10 +25,11 @@ import httpx
 import pytest
 from quart import Blueprint, Response, websocket
 
-from chatcore import connections, readers, requests, runlog, sockets, streams
+from chatcore import readers, requests, runlog, streams
 from chatcore.access import public
 from chatcore.config import Config
 from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.serving import connections, sockets
 
 KEEP_ALIVE, BODY_TIMEOUT, MAX_BODY, MAX_STREAMS = 1.0, 0.6, 200_000, 5
 LIMITS = {

@@ -61,8 +61,8 @@ async def test_what_cannot_be_started_says_why(bench, entry, problem: str):
 async def test_a_server_that_hangs_on_connect_is_given_up(bench, tmp_path: Path):
     """After the time-out; it is ended with its process, and the others are connected meanwhile."""
     made = await bench({"hung": raw(tmp_path / "hung", "hang"), "raw": raw(tmp_path / "log")}, timeout=0.8)
-    await made.connected("raw")
     assert made.server("hung").state == "connecting"
+    await made.connected("raw")
     await made.until(lambda: made.server("hung").problem)
     assert made.server("hung").problem == "it did not answer within 0.8 s"
     await made.until(lambda: not lives(pids(tmp_path / "hung")[0]))

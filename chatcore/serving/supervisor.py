@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from chatcore import logs, sockets
+from chatcore import logs
 from chatcore.config import Config, Loaded
 from chatcore.errors import ChatcoreError, ConfigError
-from chatcore.process import Died, WorkerProcess
+from chatcore.serving import sockets
+from chatcore.serving.process import Died, WorkerProcess
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from chatcore import logs
 from chatcore.app import create_app
 from chatcore.config import Config, Loaded
 from chatcore.errors import ChatcoreError, ConfigError
-from chatcore.server import plugins_on, run_loop, served
+from chatcore.serving.server import plugins_on, run_loop, served
 from chatcore.state import State
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from chatcore.archive import Archive, Writer, is_name
 from chatcore.errors import BackupError
+from chatcore.operation.archive import Archive, Writer, is_name
 
 CONTENT = {"chatcore.db": b"pages " * 5000, "plugins/disk/files/a": b"\x89PNG" * 100, "plugins/disk/empty": b""}
 

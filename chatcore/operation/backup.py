@@ -17,11 +17,11 @@ from pathlib import Path
 
 import attrs
 
-from chatcore.archive import DATABASE, PLUGINS, Manifest, Writer, is_name
 from chatcore.database.examine import examine
 from chatcore.database.sqlite import Sqlite
-from chatcore.durable import sync
 from chatcore.errors import BackupError
+from chatcore.operation.archive import DATABASE, PLUGINS, Manifest, Writer, is_name
+from chatcore.operation.durable import sync
 
 CACHE_TAG = "CACHEDIR.TAG"
 

@@ -1,4 +1,4 @@
-"""`chatcore serve` with one worker (chatcore/server.py)."""
+"""`chatcore serve` with one worker (chatcore/serving/server.py)."""
 
 import asyncio
 import signal

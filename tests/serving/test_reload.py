@@ -1,4 +1,4 @@
-"""`chatcore serve --reload` (chatcore/reload.py)."""
+"""`chatcore serve --reload` (chatcore/serving/reload.py)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -150,7 +150,7 @@ def _work(loaded: Loaded, slot: int, listening: socket.socket, line: Connection,
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which the processes that plugins start would inherit
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)
     _keep_to_itself()
-    from chatcore.supervised import work  # noqa: PLC0415  everything that the supervisor does without
+    from chatcore.serving.supervised import work  # noqa: PLC0415  everything that the supervisor does without
 
     work(loaded, slot, listening, line, quiet=quiet)
 

@@ -1,4 +1,4 @@
-"""The sockets that a server listens on (chatcore/sockets.py)."""
+"""The sockets that a server listens on (chatcore/serving/sockets.py)."""
 
 import socket
 import sys
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from chatcore import sockets
 from chatcore.config import Config
 from chatcore.errors import ConfigError
+from chatcore.serving import sockets
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all workers have one socket")
 

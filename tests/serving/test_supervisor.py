@@ -1,4 +1,4 @@
-"""`chatcore serve --workers N` (chatcore/supervisor.py, process.py, supervised.py)."""
+"""`chatcore serve --workers N` (chatcore/serving/supervisor.py, process.py, supervised.py)."""
 
 import asyncio
 import json
@@ -478,7 +478,7 @@ async def test_lines_of_a_log_name_the_worker(start_workers: StartWorkers, tmp_p
     assert await server.end() == 0
     lines = [json.loads(line) for line in server.log.splitlines()]
     assert {(line["logger"], line.get("worker")) for line in lines} == {
-        ("chatcore.supervisor", None), ("chatcore.server", 1), ("chatcore.server", 2)
+        ("chatcore.serving.supervisor", None), ("chatcore.serving.server", 1), ("chatcore.serving.server", 2)
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Connections (chatcore/connections.py)."""
+"""Connections (chatcore/serving/connections.py)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 from quart import Quart
 
-from chatcore import connections, sockets
 from chatcore.config import Config
-from chatcore.connections import Connections
 from chatcore.errors import ConfigError
+from chatcore.serving import connections, sockets
+from chatcore.serving.connections import Connections
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

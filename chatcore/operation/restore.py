@@ -10,12 +10,12 @@ from pathlib import Path
 
 import attrs
 
-from chatcore.archive import DATABASE, PLUGINS, Archive
-from chatcore.backup import CACHE_TAG, disk_told
-from chatcore.checks import Check, in_bytes
 from chatcore.database.examine import examine, history
-from chatcore.durable import sync
 from chatcore.errors import BackupError, ChatcoreError, DatabaseError
+from chatcore.operation.archive import DATABASE, PLUGINS, Archive
+from chatcore.operation.backup import CACHE_TAG, disk_told
+from chatcore.operation.checks import Check, in_bytes
+from chatcore.operation.durable import sync
 from chatcore.worker import Presence, alive
 
 # --- verify -----------------------------------------------------------------------------------------------------------

@@ -16,14 +16,14 @@ import pytest
 import pytest_asyncio
 from click.testing import CliRunner
 
-from chatcore.archive import Archive
-from chatcore.backup import back_up
 from chatcore.builtin.disk import DiskFiles
 from chatcore.cli import command
 from chatcore.database import Database, Documents
 from chatcore.errors import BackupError, ChatcoreError, ConfigError, DatabaseError
+from chatcore.operation.archive import Archive
+from chatcore.operation.backup import back_up
+from chatcore.operation.restore import verify
 from chatcore.protocols import Blob
-from chatcore.restore import verify
 from chatcore.types import Principal
 
 ANN = Principal("ann")

@@ -14,14 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from chatcore.app import database_url
-from chatcore.checks import Check, State, in_bytes
 from chatcore.config import Config, Loaded
 from chatcore.database import sqlite_file
 from chatcore.database.examine import examine, examine_server, history
 from chatcore.errors import ChatcoreError, ConfigError
+from chatcore.operation.checks import Check, State, in_bytes
 from chatcore.plugins import Plugins, Row, unknown_names
+from chatcore.serving.sockets import listen
 from chatcore.settings import DEFAULT
-from chatcore.sockets import listen
 from chatcore.terminal.client import is_chatcore, url_of
 from chatcore.worker import alive
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from chatcore.archive import Writer
-from chatcore.backup import back_up
 from chatcore.builtin.disk import DiskFiles
 from chatcore.cli import command
 from chatcore.database import Conversations, Database, NewMessage
 from chatcore.errors import BackupError, ConfigError
+from chatcore.operation.archive import Writer
+from chatcore.operation.backup import back_up
+from chatcore.operation.restore import Place, put_back, verify
 from chatcore.protocols import Blob
-from chatcore.restore import Place, put_back, verify
 from chatcore.types import Message, Principal
 from chatcore.worker import Presence
 
@@ -320,7 +320,7 @@ def test_a_disk_that_runs_full(tmp_path: Path, backup: Path) -> None:
 RESTORE = """
 import sys
 from pathlib import Path
-from chatcore.restore import Place, put_back
+from chatcore.operation.restore import Place, put_back
 
 backup, data = map(Path, sys.argv[1:])
 print("ready", flush=True)

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from quart import Quart
 
-from chatcore import logs, sockets
+from chatcore import logs
 from chatcore.app import create_app, opened
 from chatcore.config import Config, Loaded
-from chatcore.connections import Connections, allow_files
-from chatcore.reload import restart, source_changed
+from chatcore.serving import sockets
+from chatcore.serving.connections import Connections, allow_files
+from chatcore.serving.reload import restart, source_changed
 from chatcore.state import State
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from quart import Quart
 from chatcore import http2  # noqa: F401  it mends hypercorn
 from chatcore.config import Config
 from chatcore.errors import ConfigError
-from chatcore.sockets import BACKLOG
+from chatcore.serving.sockets import BACKLOG
 
 logger = logging.getLogger(__name__)
 

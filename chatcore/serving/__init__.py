@@ -1,0 +1,1 @@
+"""Serving an app: one process, or several under a supervisor."""
