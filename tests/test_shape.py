@@ -30,8 +30,9 @@ LONGEST_FUNCTION = 40
 LONG_FUNCTIONS: dict[str, str] = {}
 """Functions that may be longer, as `file:function`, with the reason."""
 
-LARGEST_CORE = 7500
-"""Lines of code in `chatcore/`, without the plugins that ship with it and the kit for tests."""
+LARGEST = {"database": 2550, "operation": 650, "serving": 650, "terminal": 550, "commands": 500, "": 6650}
+"""Lines of code that a package of `chatcore/` may have; the empty name is all the rest, without the plugins that ship
+with it and the kit for tests. They are what there is now: they are to go down, not up."""
 
 
 def name(path: Path) -> str:
@@ -169,16 +170,15 @@ def length(node: ast.AST) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1 - lines
 
 
-def test_the_core_is_small(record_property):
+@pytest.mark.parametrize("part", LARGEST, ids=lambda part: part or "core")
+def test_the_core_is_small(part: str):
     """Counted are lines that are neither blank nor comments nor docstrings."""
-    total = sum(
-        code_lines(path)
-        for path in CODE
-        if CORE in path.parents and path.relative_to(CORE).parts[0] not in ("builtin", "testing")
-    )
-    record_property("core_lines", total)
-    print(f"the core has {total} lines")
-    assert total <= LARGEST_CORE
+    elsewhere = {"builtin", "testing", *LARGEST} - {part}
+    files = [path for path in CODE if CORE in path.parents]
+    mine = [path for path in files if part in ("", *path.relative_to(CORE).parts[:1])]
+    total = sum(code_lines(path) for path in mine if path.relative_to(CORE).parts[0] not in elsewhere)
+    print(f"{part or 'the core'} has {total} lines")
+    assert total <= LARGEST[part]
 
 
 def code_lines(path: Path) -> int:
