@@ -127,10 +127,8 @@ class Watchdog:
         since = self._collecting_since
         return self._collected + (0.0 if since is None else time.monotonic() - since)
 
-    def _collects(self, phase: str, info: Mapping[str, int]) -> None:
+    def _collects(self, phase: str, _: Mapping[str, int]) -> None:
         """Called by the collector, in any thread, before and after its work."""
-        if info["generation"] < 2:
-            return  # that is quick
         if phase == "start":
             self._collecting_since = time.monotonic()
         else:

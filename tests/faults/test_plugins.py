@@ -359,37 +359,3 @@ async def test_a_plugin_that_is_taken_out_while_it_works(serve, plugins_dir, tmp
         rows = {row["name"]: row for row in (await client.get("/api/plugins")).json()["plugins"]}
         assert (rows["leaving"]["state"], rows["leaving"]["reason"]) == ("disabled", "unloaded")
         assert rows["switch"]["state"] == "on"
-
-
-# --- the end ----------------------------------------------------------------------------------------------------------
-
-
-async def test_sigterm_ends_open_streams_in_order(serve):
-    """Readers get a frame that tells them to come back, the process ends soon with exit code 0, and what was said is
-    kept, marked."""
-    server, client = await serve()
-    slow = "/slow 0.05\n" + " ".join(f"word{number}" for number in range(200))
-    received = [bytearray() for _ in range(5)]
-    async with client:
-        readers = [asyncio.create_task(read(client, question(slow, f"s{n}"), r)) for n, r in enumerate(received)]
-        await until(lambda: all(spoken(bytes(r)).count(" ") > 2 for r in received))
-        stopped = time.monotonic()
-        assert await server.end(signal.SIGTERM) == 0, server.log.decode()
-        assert time.monotonic() - stopped < 5
-        await asyncio.gather(*readers)
-    assert [frames(bytes(r))[-1].event for r in received] == ["shutdown"] * 5
-    assert "Traceback" not in server.log.decode()
-    _, client = await serve()
-    async with client:
-        for number, r in enumerate(received):
-            messages = (await client.get(f"/api/chat/session/s{number}/messages")).json()["messages"]
-            assert [message["role"] for message in messages] == ["user", "assistant"]
-            assert messages[1]["status"] == "partial"
-            assert messages[1]["content"].startswith(spoken(bytes(r)))
-
-
-async def read(client, body, received):
-    """Reads an answer to its end into `received`."""
-    async with client.stream("POST", "/api/chat/stream", json=body) as response:
-        async for chunk in response.aiter_bytes():
-            received += chunk

@@ -31,7 +31,11 @@ async def start(client: httpx.AsyncClient, interval: int) -> str:
     body = {"model": f"chaos/steady-{PIECES}-{interval}", "messages": [{"role": "user", "content": "Hello?"}]}
     headers = {"Chatcore-On-Disconnect": "continue"}
     async with client.stream("POST", "/api/chat/stream", json=body, headers=headers) as response:
-        return response.headers["chatcore-run-id"]
+        run_id = str(response.headers["chatcore-run-id"])
+    for _ in range(1000):  # a new conversation is told of some milliseconds before it is stored
+        if (await client.get(f"/api/chat/runs/{run_id}")).status_code == 200:
+            return run_id
+    raise AssertionError("the run is not stored")
 
 
 async def read(

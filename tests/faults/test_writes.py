@@ -172,7 +172,7 @@ async def close_left_runs(state: State) -> None:
 
 
 @pytest.mark.parametrize(
-    "seconds", [15, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(240)])], ids=["short", "long"]
+    "seconds", [5, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(240)])], ids=["short", "long"]
 )
 async def test_servers_and_a_command_write_together(start_server: StartServer, tmp_path: Path, seconds: int) -> None:
     """Two servers on the same data answer, and tokens are made and revoked meanwhile: nobody is told that the database

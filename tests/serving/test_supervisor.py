@@ -241,28 +241,6 @@ async def test_a_killed_worker_is_replaced_and_its_answer_can_be_read_to_its_end
     assert told(server.log, f"worker {number} was ended by SIGKILL; another starts in 0.1 s") == 1
 
 
-async def test_a_server_that_is_told_to_stop_takes_leave_of_all_readers(
-    start_workers: StartWorkers, tmp_path: Path
-) -> None:
-    """A hundred streams end with the `shutdown` frame, their runs as incomplete; within five seconds, code 0."""
-    server = await start_workers()
-    answers = [Answer() for _ in range(100)]
-    async with client(server) as asking:
-        reading = [
-            asyncio.create_task(answer.read(asking, question(1000, 0.1, f"s{n}"))) for n, answer in enumerate(answers)
-        ]
-        await asyncio.gather(*(answer.begun.wait() for answer in answers))
-        began = time.monotonic()
-        assert await server.end() == 0
-        assert time.monotonic() - began <= 5
-        await asyncio.gather(*reading)
-    assert {answer.frames[-1].event for answer in answers} == {"shutdown"}
-    assert {worker_of(answer, tmp_path) for answer in answers} == {1, 2}
-    with closing(sqlite3.connect(tmp_path / "data" / "chatcore.db")) as database:
-        ends = database.execute("select state, reason, count(*) from run group by state, reason").fetchall()
-    assert ends == [("incomplete", "server_stopped", 100)]
-
-
 @pytest.mark.slow
 async def test_workers_end_with_their_supervisor(start_workers: StartWorkers) -> None:
     """If it is killed they take leave as if they had been told to stop, and no process is left."""

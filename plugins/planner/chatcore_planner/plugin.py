@@ -1,0 +1,52 @@
+"""The plugin: prepares turns."""
+
+import attrs
+
+from chatcore.hooks import Plugin, hookimpl
+from chatcore.types import Turn
+from chatcore_planner.ask import plan_for
+from chatcore_planner.choose import with_plan, with_search
+from chatcore_planner.consent import consent_in
+from chatcore_planner.contexts import contexts_of, fits
+from chatcore_planner.notices import consent_status, plan_status
+from chatcore_planner.plan import Plan
+from chatcore_planner.settings import Settings
+
+CONSENT = "privacy_consent"
+"""Where in a request's metadata it says whether its user consents."""
+
+
+class Planner(Plugin[Settings]):
+    """Tells the model of the tools that it needs, where there are many."""
+
+    settings_class = Settings
+
+    @hookimpl
+    async def prepare_turn(self, turn: Turn) -> Turn | None:
+        if not turn.tools or turn.parameters.get("tool_choice") not in (None, "auto") or turn.parameters.get("tools"):
+            return None
+        return await self._planned(turn) if self.settings.plan else self._searchable(turn)
+
+    def _searchable(self, turn: Turn) -> Turn:
+        if len(turn.tools) <= self.settings.search_above:
+            return turn
+        return with_search(turn, self._always(turn))
+
+    def _always(self, turn: Turn) -> list[str]:
+        return [name for name in turn.tools if fits(name, self.settings.always)]
+
+    async def _planned(self, turn: Turn) -> Turn:
+        given = turn.metadata.get(CONSENT)
+        consent = consent_in(given)
+        if consent == "denied":
+            notice = consent_status(consent, Plan(), given)
+            return attrs.evolve(turn, notices=(*turn.notices, notice), stopped_for="privacy_consent_denied")
+        contexts = contexts_of(turn.tools.values(), self.settings.contexts)
+        plan = await plan_for(turn, contexts, self.context.host, self.settings.plan_timeout)
+        turn = attrs.evolve(turn, notices=(*turn.notices, plan_status(plan)))
+        if plan.privacy_note:
+            turn = attrs.evolve(turn, notices=(*turn.notices, consent_status(consent, plan, given)))
+            if consent is None:
+                return attrs.evolve(turn, tools={})
+        planned = with_plan(turn, plan, contexts, self._always(turn))
+        return self._searchable(turn) if planned is turn else planned

@@ -1,0 +1,216 @@
+"""The plugin in a server (chatcore_planner/plugin.py, choose.py, ask.py, notices.py)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from chatcore_planner import Planner
+
+from chatcore import wire
+from chatcore.errors import ProviderUnavailable
+from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.testing.chat import Chat, Reply
+from chatcore.testing.contracts import PluginContract
+from chatcore.testing.scripted import ScriptedProvider, Step, call, text
+from chatcore.tools import Tool
+
+MakeChat = Callable[..., Awaitable[Chat]]
+VERBS = ("search", "write", "auth_status")
+NAMES = [f"{context}_{verb}" for context in ("calendar", "gmail", "notes") for verb in VERBS]
+
+
+class TestContracts(PluginContract):
+    plugin = Planner
+
+
+class Toolbox(Plugin[NoSettings]):
+    """Has tools."""
+
+    @hookimpl
+    def register_tools(self) -> list[Tool]:
+        return [made(name) for name in NAMES]
+
+
+def made(name: str) -> Tool:
+    async def act() -> str:
+        return f"{name} done"
+
+    context, _, verb = name.partition("_")
+    act.__doc__ = f"{verb.title()} something in your {context}."
+    return Tool.of(act, name=name)
+
+
+def plan(**given: Any) -> list[Step]:
+    return [text(wire.dumps(given).decode())]
+
+
+def offered(provider: ScriptedProvider) -> list[set[str]]:
+    return [{tool.name for tool in request.tools} for request in provider.requests]
+
+
+def notices(reply: Reply) -> list[Any]:
+    return [frame.data for frame in reply.named("notice")]
+
+
+def results(reply: Reply) -> dict[str, str]:
+    """What each tool has answered."""
+    return {frame.data["name"]: frame.data["result"] for frame in reply.named("tool") if frame.data.get("result")}
+
+
+async def start(make_chat: MakeChat, *scripts: Sequence[Step], **settings: Any) -> Chat:
+    return await make_chat(Planner, Toolbox, provider=ScriptedProvider(*scripts), **settings)
+
+
+# --- search -----------------------------------------------------------------------------------------------------------
+
+
+async def test_few_tools_are_all_told(make_chat: MakeChat) -> None:
+    """There is nothing to choose."""
+    chat = await start(make_chat, search_above=len(NAMES))
+    await chat.say("hello")
+    assert offered(chat.provider) == [set(NAMES)]
+
+
+async def test_many_tools_are_searched(make_chat: MakeChat) -> None:
+    """What is found can be called from then on; so can what was not, if the model knows it."""
+    scripts = ([call("search_tools", query="write notes"), call("gmail_write")], [call("notes_write")], [text("ok")])
+    chat = await start(make_chat, *scripts, search_above=3, always=["*_auth_status"])
+    reply = await chat.say("hello")
+    always = {"search_tools", "calendar_auth_status", "gmail_auth_status", "notes_auth_status"}
+    first, second, third = offered(chat.provider)
+    assert first == always
+    assert second == third >= {*always, "notes_write"}
+    told = results(reply)
+    assert told["search_tools"].startswith("These can be called now:\nnotes_write: ")
+    assert (told["gmail_write"], told["notes_write"]) == ("gmail_write done", "notes_write done")
+
+
+async def test_a_request_that_names_tools_has_its_way(make_chat: MakeChat) -> None:
+    """Nothing is hidden from it, and nothing planned."""
+    chat = await start(make_chat, search_above=3, plan=True)
+    await chat.say("hello", tool_choice="required")
+    await chat.say("hello", tools=[{"type": "openrouter:web_search"}])
+    assert offered(chat.provider) == [set(NAMES), set(NAMES)]
+
+
+async def test_a_denied_tool_cannot_be_found_out_of_it(make_chat: MakeChat) -> None:
+    """The policy stands after the search, too."""
+    scripts = ([call("search_tools", query="write notes")], [call("notes_write")], [text("ok")])
+    chat = await start(make_chat, *scripts, search_above=3, config={"tool_policy": {"notes_write": "deny"}})
+    reply = await chat.say("hello")
+    assert "notes_write" not in set().union(*offered(chat.provider))
+    assert "does not allow notes_write" in results(reply)["notes_write"]
+
+
+# --- plans ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_plan_chooses_the_tools(make_chat: MakeChat) -> None:
+    """Those that it names, that fit, and that say whether somebody is signed in; the others can be found."""
+    given = plan(
+        intent="See what comes",
+        stages=[["calendar"]],
+        candidate_tools={"calendar": ["calendar_search"]},
+        argument_hints={"calendar_search": ["tomorrow"]},
+        stop_conditions=["it is known"],
+        broad_search=True,
+    )
+    chat = await start(make_chat, given, [text("ok")], plan=True)
+    reply = await chat.say("what comes?")
+    asked, answered = chat.provider.requests
+    assert (asked.model, asked.tools) == (answered.model, ())
+    assert asked.parameters == {"temperature": 0, "response_format": {"type": "json_object"}}
+    digest = wire.loads(asked.messages[1].text.encode())
+    assert digest["conversation"] == [{"role": "user", "content": "what comes?"}]
+    assert [tool["name"] for tool in digest["tools"]["gmail"]] == ["gmail_search", "gmail_write", "gmail_auth_status"]
+    names = {tool.name for tool in answered.tools}
+    assert names == {"search_tools", "calendar_search", "calendar_auth_status"}
+    system = answered.messages[0].text
+    assert system.endswith(
+        "# Plan\nWhat the user wants: See what comes\nFor calendar_search: tomorrow\nStop using tools when: it is known"
+    )
+    [notice] = notices(reply)
+    assert notice == {
+        "type": "tool_plan_status",
+        "message": "See what comes",
+        "used_fallback": False,
+        "fallback_reason": None,
+        "contexts": ["calendar"],
+        "display_contexts": ["Calendar"],
+        "intent": "See what comes",
+        "broad_search": True,
+    }
+
+
+async def test_a_narrow_plan_leaves_nothing_else(make_chat: MakeChat) -> None:
+    """A later stage comes after a tool of the one before."""
+    given = plan(stages=[["calendar"], ["notes"]], broad_search=False)
+    scripts = (given, [call("calendar_search")], [call("gmail_search")], [text("ok")])
+    chat = await start(make_chat, *scripts, plan=True)
+    reply = await chat.say("hello")
+    calendar = {name for name in NAMES if name.startswith("calendar")}
+    notes = {name for name in NAMES if name.startswith("notes")}
+    assert offered(chat.provider)[1:] == [calendar, calendar | notes, calendar | notes]
+    assert "There is no tool" in results(reply)["gmail_search"]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ([text("I would rather not.")], "no JSON object"),
+        ([ProviderUnavailable("too busy")], "too busy"),
+        ([asyncio.Event()], "within 0.05 s"),
+    ],
+    ids=["nonsense", "error", "silence"],
+)
+async def test_without_a_plan_there_are_all_tools(make_chat: MakeChat, script: list[Step], reason: str) -> None:
+    """The notice says why."""
+    chat = await start(make_chat, script, [text("ok")], plan=True, plan_timeout=0.05)
+    reply = await chat.say("hello")
+    assert reply.text == "ok"
+    assert offered(chat.provider)[1] == set(NAMES)
+    [notice] = notices(reply)
+    assert (notice["used_fallback"], notice["broad_search"]) == (True, True)
+    assert reason in notice["fallback_reason"]
+
+
+async def test_an_empty_plan_leaves_all_tools(make_chat: MakeChat) -> None:
+    """As one of contexts that there are not."""
+    chat = await start(make_chat, plan(stages=[["weather"]], broad_search=False), [text("ok")], plan=True)
+    await chat.say("hello")
+    assert offered(chat.provider)[1] == set(NAMES)
+
+
+# --- consent ----------------------------------------------------------------------------------------------------------
+
+PRIVATE = plan(intent="Read", stages=[["gmail"]], privacy_note="Your mails are read.", broad_search=False)
+
+
+async def test_tools_are_withheld_until_there_is_consent(make_chat: MakeChat) -> None:
+    """The client is told what for, and may repeat the request with it."""
+    chat = await start(make_chat, PRIVATE, [text("ok")], PRIVATE, [text("ok")], plan=True)
+    reply = await chat.say("read my mails")
+    [_, notice] = notices(reply)
+    assert (notice["type"], notice["contexts"], notice["intent"]) == ("privacy_consent_required", ["gmail"], "Read")
+    assert "Your mails are read." in notice["message"]
+    assert offered(chat.provider)[1] == set()
+    reply = await chat.say("read my mails", metadata={"privacy_consent": {"status": "granted", "by": "Ada"}})
+    [_, notice] = notices(reply)
+    assert (notice["type"], notice["status"], notice["details"]) == (
+        "privacy_consent_granted",
+        "granted",
+        {"by": "Ada"},
+    )
+    assert offered(chat.provider)[3] == {"gmail_search", "gmail_write", "gmail_auth_status"}
+
+
+async def test_without_consent_nothing_is_done(make_chat: MakeChat) -> None:
+    """The model is not asked, neither for a plan nor for an answer; the stream ends as any other."""
+    chat = await start(make_chat, plan=True)
+    reply = await chat.say("read my mails", metadata={"privacy_consent": "denied"})
+    assert chat.provider.requests == []
+    assert [notice["type"] for notice in notices(reply)] == ["privacy_consent_denied"]
+    assert reply.frames[-1].data == "[DONE]"
+    run = (await chat.client.get(f"/api/chat/runs/{reply.run_id}")).json()
+    assert (run["state"], run["reason"]) == ("stopped", "privacy_consent_denied")
