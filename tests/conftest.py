@@ -10,6 +10,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -221,3 +222,26 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def _is_local(host: Any) -> bool:
     text = host.decode() if isinstance(host, bytes) else str(host)
     return text in ("localhost", "::1", "0.0.0.0", "::", "") or text.startswith("127.")
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Notes a figure that a test has reached. All of them are shown at the end of the run."""
+    return partial(record_property, "figure")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows the figures, also where the tests ran in other processes."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, ())]
+    told = [
+        f"{report.nodeid.rpartition('/')[2]}\n    {value}"
+        for report in reports
+        for name, value in report.user_properties
+        if name == "figure"
+    ]
+    if told:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(told))

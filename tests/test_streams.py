@@ -1,7 +1,7 @@
 """Responses that stream (chatcore/streams.py)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 from quart import Blueprint, Response
@@ -13,6 +13,7 @@ from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.readers import LiveReader
 from chatcore.testing.chat import Chat, frames
 from chatcore.testing.scripted import ScriptedProvider, text
+from chatcore.types import Event, TextDelta
 
 MakeChat = Callable[..., Awaitable[Chat]]
 
@@ -112,3 +113,26 @@ async def test_a_stream_that_was_never_sent_takes_no_place() -> None:
     del response
     limited.admit()
     assert limited.count == 0
+
+
+async def test_readers_that_are_far_behind_have_their_turns_one_after_the_other() -> None:
+    """So that whoever else is being served waits for one of them at a time, however many there are."""
+    turn = 0
+    rendered = []
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def render(first: int, events: Sequence[Event]) -> bytes:
+        rendered.append(turn)
+        return b""
+
+    counting = asyncio.create_task(count_turns())
+    several = streams.Streams(10)
+    behind = [TextDelta("x")] * streams.MANY
+    await asyncio.gather(*(several._rendered((1, behind), render) for _ in range(5)))
+    assert len(set(rendered)) == 5
+    counting.cancel()

@@ -19,9 +19,9 @@ from chatcore.registry import Provenance
 from chatcore.watchdog import Watchdog
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.fixture
 def watched(request, caplog):
-    """Runs a coroutine under a watchdog, on either loop; gives the watchdog and the lines that were logged."""
+    """Runs a coroutine under a watchdog; gives the watchdog and the lines that were logged."""
 
     def run(main, rows=()):
         async def under_watch():
@@ -31,7 +31,10 @@ def watched(request, caplog):
                 await asyncio.sleep(0.06)  # so has the one after it
             return watchdog
 
-        with caplog.at_level(logging.WARNING), asyncio.Runner(loop_factory=request.param) as runner:
+        with (
+            caplog.at_level(logging.WARNING),
+            asyncio.Runner(loop_factory=getattr(request, "param", uvloop.new_event_loop)) as runner,
+        ):
             watchdog = runner.run(under_watch())
         return watchdog, [record.getMessage() for record in caplog.records]
 
@@ -48,6 +51,7 @@ async def computes():
         pass
 
 
+@pytest.mark.parametrize("watched", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"], indirect=True)
 @pytest.mark.parametrize("block", [sleeps, computes])
 def test_code_that_blocks_is_named_once(watched, block):
     """With its place, for how long, and what to do; whether it sleeps or computes."""

@@ -18,9 +18,9 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.utils import wrap_app
 from quart import Quart
 
-from chatcore import http2  # noqa: F401  it mends hypercorn
 from chatcore.config import Config
 from chatcore.errors import ConfigError
+from chatcore.serving import http2  # noqa: F401  it mends hypercorn
 from chatcore.serving.sockets import BACKLOG
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from chatcore import logs
 from chatcore.app import create_app
 from chatcore.config import Config, Loaded
 from chatcore.errors import ChatcoreError, ConfigError
-from chatcore.serving.server import plugins_on, run_loop, served
+from chatcore.serving.server import pass_over_what_stays, plugins_on, run_loop, served
 from chatcore.state import State
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ async def _serve_until_told(app: Quart, config: Config, listening: socket, line:
     stopped, replaced = (asyncio.create_task(event.wait()) for event in (stop, replace))
     async with served(app, config, listening) as connections:
         _tell(line, plugins_on(app))
+        pass_over_what_stays()
         await asyncio.wait([stopped, replaced], return_when=asyncio.FIRST_COMPLETED)
         connections.refuse()
         if not stop.is_set():

@@ -1,6 +1,6 @@
 """Uses a server for minutes as impatient people would, and tells whether its memory grows.
 
-    uv run python tests/bench/soak.py [--minutes 10] [--warm-up 2] [--workers 1] [--visitors 100]
+    uv run python tests/bench/soak.py [--minutes 10] [--warm-up 3] [--workers 1] [--visitors 100]
 
 Visitors ask, leave, come back, stop, delete and begin anew, all the time. Prints the memory of the server's process
 tree every half minute, and at the end its slope after the warm-up, by least squares. Exits with 1 if anything failed.
@@ -226,7 +226,7 @@ async def soak(server: Server, options: argparse.Namespace) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--warm-up", type=float, default=2)
+    parser.add_argument("--warm-up", type=float, default=3)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--visitors", type=int, default=100)
     options = parser.parse_args()

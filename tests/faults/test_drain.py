@@ -76,7 +76,7 @@ slow = [pytest.mark.slow, pytest.mark.timeout(120)]
     indirect=["database"],
 )
 async def test_a_server_that_is_told_to_stop_takes_leave_of_all_readers(
-    start_workers: StartWorkers, workers: int, streams: int
+    start_workers: StartWorkers, workers: int, streams: int, figure: Callable[[str], None]
 ) -> None:
     """Each stream ends with the frame `shutdown`; within five seconds the exit code is 0, and nothing has gone wrong.
     After the restart every reader gets the end of its answer, and has then, joined, what is stored."""
@@ -89,7 +89,7 @@ async def test_a_server_that_is_told_to_stop_takes_leave_of_all_readers(
         assert await server.end() == 0, server.log
         taken = time.monotonic() - told
         await asyncio.gather(*tasks)
-    print(f"{streams} streams of {workers} workers have ended in {taken:.2f} s")
+    figure(f"{streams} streams of {workers} workers have ended in {taken:.2f} s")
     assert taken <= IN_TIME
     assert "Traceback" not in server.log
     assert "error" not in server.log

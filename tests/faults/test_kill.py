@@ -59,7 +59,9 @@ class Killed:
     ],
     indirect=["database"],
 )
-async def test_a_server_that_is_killed_at_any_event(start_workers: StartWorkers, seeds: Sequence[int]) -> None:
+async def test_a_server_that_is_killed_at_any_event(
+    start_workers: StartWorkers, seeds: Sequence[int], figure: Callable[[str], None]
+) -> None:
     """After the restart each text is whole or marked and equals what its readers have, joined, and the conversation
     goes on; no tool was run twice, and one whose outcome nobody knows is marked as such."""
     killed = None
@@ -73,9 +75,8 @@ async def test_a_server_that_is_killed_at_any_event(start_workers: StartWorkers,
             oldest = max(oldest, *ages)
         if seed is not None:
             killed = await use_until_killed(server, seed, strict=strict)
-    print(
-        f"{len(seeds)} kills: {dict(figures)}; the oldest event of those that were lost was {oldest * 1000:.0f} ms old"
-    )
+    told = ", ".join(f"{count} {what}" for what, count in sorted(figures.items()))
+    figure(f"{len(seeds)} kills: {told}; what was lost had been seen for {oldest * 1000:.0f} ms at the most")
     assert oldest <= 0.025 + ONE_COMMIT
 
 

@@ -46,7 +46,7 @@ async def upstream(many_files: None) -> AsyncIterator[str]:
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(("workers", "streams"), [(1, 1000), (2, 2000)])
 async def test_a_thousand_answers_at_once_for_each_worker(
-    start_workers: StartWorkers, upstream: str, workers: int, streams: int
+    start_workers: StartWorkers, upstream: str, workers: int, streams: int, figure: Callable[[str], None]
 ) -> None:
     """Five events a second each: none fails, and each has all of its pieces."""
     settings = {"OPENROUTER_API_KEY": "key", "OPENROUTER_BASE_URL": upstream, "CHATCORE_MAX_STREAMS": str(streams)}
@@ -58,5 +58,5 @@ async def test_a_thousand_answers_at_once_for_each_worker(
     )
     said, _ = await process.communicate()
     seen = json.loads(said)
-    print(f"{streams} streams on {workers} workers: {seen}")
+    figure(f"{streams} streams on {workers} workers: {seen}")
     assert (seen["completed"], seen["failed"], seen["events"]) == (streams, 0, 30 * streams)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -146,6 +147,32 @@ async def test_a_connection_on_which_no_request_comes_is_dropped(server, connect
     for received, taken in await asyncio.gather(silent(), slow(), idle()):
         assert KEEP_ALIVE - 0.1 < taken < KEEP_ALIVE + SLACK
         assert b"HTTP" not in received
+
+
+async def test_a_connection_that_does_not_shake_hands_is_dropped(make_chat, connect, monkeypatch, tmp_path):
+    """One to a server with a certificate, on which nothing comes."""
+    monkeypatch.setattr(connections, "HANDSHAKE_TIME", 0.2)
+    pem = certificate(tmp_path / "server.pem")
+    chat = await make_chat(config={"certfile": pem, "keyfile": pem})
+    reader, _ = await connect(chat.url)
+    received, taken = await until_closed(reader)
+    assert (received, 0.1 < taken < 0.2 + SLACK) == (b"", True)
+
+
+def certificate(file):
+    """A certificate with its key, which nobody would trust."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now, name = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC), x509.Name([])
+    signed = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1)).sign(
+        key, hashes.SHA256()
+    )
+    pem = serialization.Encoding.PEM
+    text = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(text + signed.public_bytes(pem))
+    return file
 
 
 async def test_a_body_that_takes_too_long_is_refused(server, connect):

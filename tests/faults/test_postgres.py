@@ -83,7 +83,6 @@ async def cuts(server: Any, name: str) -> AsyncIterator[None]:
     task = asyncio.create_task(cut())
     yield
     task.cancel()
-    print(f"{sum(killed)} connections were ended, {len(killed)} times all of them")
     assert sum(killed) > len(killed) > 3
 
 
@@ -103,7 +102,11 @@ async def outage(server: Any, name: str) -> AsyncIterator[None]:
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("fault", [cuts, outage])
 async def test_connections_that_end_are_made_anew(
-    start_workers: StartServer, database: Mapping[str, str], postgres_server: Any, fault: Callable[..., Any]
+    start_workers: StartServer,
+    database: Mapping[str, str],
+    postgres_server: Any,
+    fault: Callable[..., Any],
+    figure: Callable[[str], None],
 ) -> None:
     """Answers go on meanwhile, and are read at either worker; of each everything is told and stored, and nothing
     twice."""
@@ -128,4 +131,4 @@ async def test_connections_that_end_are_made_anew(
         async with fault(postgres_server, name):
             began = time.monotonic()
             await answers
-            print(f"the last answer was stored {time.monotonic() - began:.1f} s later")
+            figure(f"the last answer was stored {time.monotonic() - began:.1f} s later")

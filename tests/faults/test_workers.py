@@ -89,7 +89,9 @@ async def test_a_run_that_has_ended_is_read_on_at_the_other_worker_after_every_e
             assert first + rest == whole, f"cut after {count} frames"
 
 
-async def test_a_run_under_way_is_read_on_at_the_other_worker(start_workers: StartWorkers) -> None:
+async def test_a_run_under_way_is_read_on_at_the_other_worker(
+    start_workers: StartWorkers, figure: Callable[[str], None]
+) -> None:
     """By forty readers, each cut elsewhere, from the worker of the run to the other or back. At the other, what the
     model says is there within 100 ms at the median."""
     server = await start_workers(*CHAOS, workers=2)
@@ -115,7 +117,7 @@ async def test_a_run_under_way_is_read_on_at_the_other_worker(start_workers: Sta
     for count, frames in zip(counts, both, strict=True):
         assert frames == whole, f"cut after {count} frames"
     own, other = (statistics.median(lags[worker]) * 1000 for worker in (1, 2))
-    print(f"what the model says is at the worker of the run after {own:.1f} ms, at the other after {other:.1f} ms")
+    figure(f"what the model says is at the worker of the run after {own:.1f} ms, at the other after {other:.1f} ms")
     assert other <= LAG * 1000
 
 
@@ -161,7 +163,9 @@ async def ask_again(
     assert (run["state"], run["reason"]) == ("stopped", "disconnected")
 
 
-async def test_what_is_said_to_the_other_worker_reaches_the_run(start_workers: StartWorkers) -> None:
+async def test_what_is_said_to_the_other_worker_reaches_the_run(
+    start_workers: StartWorkers, figure: Callable[[str], None]
+) -> None:
     """A stop, a deletion, and a question that needs the room: each closes the connection to the model's server within
     200 ms, as that sees it."""
     loop = asyncio.get_running_loop()
@@ -183,5 +187,5 @@ async def test_what_is_said_to_the_other_worker_reaches_the_run(start_workers: S
                     saying = asyncio.create_task(say(two, session_id, response, rest))
                     taken.append(await asyncio.wait_for(upstream.requests[-1].closed, 5) - asked)
                     await saying
-            print(f"{say.__name__}: {', '.join(f'{1000 * seconds:.0f}' for seconds in taken)} ms")
+            figure(f"{say.__name__}: {', '.join(f'{1000 * seconds:.0f}' for seconds in taken)} ms")
             assert statistics.median(taken) <= PATIENCE

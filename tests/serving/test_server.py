@@ -36,6 +36,29 @@ class Lingers(Plugin[NoSettings]):
         yield Lifespan("lingers", lingering)
 '''
 
+COUNTS = '''
+import gc
+
+from quart import Blueprint
+
+from chatcore import NoSettings, Plugin, hookimpl, public
+
+
+class Counts(Plugin[NoSettings]):
+    """Tells what the garbage collector has to look at."""
+
+    @hookimpl
+    def register_routes(self):
+        routes = Blueprint("counts", __name__)
+
+        @routes.get("/counts")
+        @public
+        async def counts():
+            return {"passed over": gc.get_freeze_count(), "looked at": len(gc.get_objects())}
+
+        yield routes
+'''
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_ends_it_in_order(start_server: StartServer, number: signal.Signals) -> None:
@@ -63,3 +86,17 @@ async def test_a_second_interrupt_ends_it_at_once(start_server: StartServer, tmp
     while b"stopping" not in server.log:
         await asyncio.sleep(0.01)
     assert await asyncio.wait_for(server.end(signal.SIGINT), 5) == -signal.SIGINT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_garbage_collector_passes_over_what_stays(
+    start_server: StartServer, tmp_path: Path, workers: int
+) -> None:
+    """Most of what is there when the server is ready is code, which would be looked at each time."""
+    (tmp_path / "counts.py").write_text(COUNTS)
+    server = await start_server(*OPTIONS, "--plugins-dir", str(tmp_path), f"--workers={workers}")
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        counts = (await client.get("/counts")).json()
+    assert counts["passed over"] > counts["looked at"]
+    assert await server.end() == 0

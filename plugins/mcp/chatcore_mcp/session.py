@@ -275,13 +275,13 @@ class SdkSession:
                 async with self._client.listen(
                     tools_list_changed=True, resources_list_changed=True, prompts_list_changed=True
                 ) as subscription:
+                    self._opening.changed()  # for what has changed before anybody listened
                     async for _ in subscription:
                         self._opening.changed()
             except MCPError:
                 return  # it does not want to be listened to
             except SubscriptionLost:
-                pass
-            self._opening.changed()  # who asks anew learns whether it is still there
+                self._opening.changed()  # who asks anew learns whether it is still there
             await asyncio.sleep(RELISTEN)
 
     async def call(self, tool: str, arguments: JsonObject, progress: Progress | None) -> ToolResult:

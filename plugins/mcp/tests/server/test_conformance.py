@@ -1,6 +1,7 @@
 """The protocol as its authors test it: the npm packages @modelcontextprotocol/conformance and …/inspector."""
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
@@ -83,15 +84,23 @@ async def installed() -> Path:
     lock = (NPM / "package-lock.json").read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chatcore-tests"
     directory = cache / f"npm-{hashlib.sha256(lock).hexdigest()[:16]}"
-    if not directory.exists():
-        making = cache / f"{directory.name}.{os.getpid()}"
-        making.mkdir(parents=True)
-        for file in NPM.iterdir():
-            shutil.copy(file, making)
-        code, _, errors = await run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=making)
-        assert code == 0, errors
-        making.rename(directory)
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{directory.name}.lock").open("w") as waiting:
+        await asyncio.to_thread(fcntl.flock, waiting, fcntl.LOCK_EX)  # one process installs, others wait for it
+        if not directory.exists():
+            await install(npm, directory)
     return directory / "node_modules"
+
+
+async def install(npm: str, directory: Path) -> None:
+    """Installs the packages: all of them or, if that breaks off, none."""
+    making = directory.with_name(f"{directory.name}.{os.getpid()}")
+    making.mkdir()
+    for file in NPM.iterdir():
+        shutil.copy(file, making)
+    code, _, errors = await run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=making)
+    assert code == 0, errors
+    making.rename(directory)
 
 
 async def suite(tmp_path: Path, *arguments: object) -> tuple[int, str, str]:
