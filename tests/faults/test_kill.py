@@ -55,7 +55,7 @@ class Killed:
     [
         ("sqlite", range(4)),
         pytest.param("sqlite", range(100), marks=[pytest.mark.slow, pytest.mark.timeout(400)]),
-        pytest.param("postgresql", range(30), marks=[pytest.mark.slow, pytest.mark.timeout(200)]),
+        pytest.param("postgresql", range(20), marks=[pytest.mark.slow, pytest.mark.timeout(200)]),
     ],
     indirect=["database"],
 )

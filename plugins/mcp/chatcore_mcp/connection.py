@@ -55,7 +55,7 @@ Opener: TypeAlias = Callable[[Signals], Awaitable[AbstractAsyncContextManager[Se
 
 
 class Connection:
-    """One server. `run` is its task; everything else may be called by anybody.
+    """One server. Its task runs from `start` to `stop`; everything else may be called by anybody.
 
     `changed` is called whenever `offer`, `state` or `problem` may have become another.
     """
@@ -66,7 +66,6 @@ class Connection:
         self.state: State = "connecting"
         self.problem = ""
         self.offer = Offer()
-        self.server_name: str | None = None
         self._name = name
         self._opener = opener
         self._changed = changed
@@ -81,6 +80,8 @@ class Connection:
         self._hurry = False
         self._stale = False
         self._ended = ""
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
 
     # --- for anybody --------------------------------------------------------------------------------------------------
 
@@ -139,12 +140,22 @@ class Connection:
 
     # --- its task -----------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Keeps the connection, until it is cancelled."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  this is a coroutine
+    def start(self) -> None:
+        """Begins to connect, in the background."""
+        self._task = asyncio.create_task(self._run_for_ever(), name=f"mcp server {self._name}")
+
+    async def stop(self) -> None:
+        """Ends the connection, and waits for it."""
+        self._stopping = True
+        while self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=CLOSE)
+
+    async def _run_for_ever(self) -> None:
+        # What is cancelled may swallow that, and the SDK's scopes also take back how often a task was cancelled: only
+        # `_stopping` tells for sure.
         pause = 0.0
-        while not task.cancelling():  # a connection that breaks at the same moment swallows the cancellation
+        while not self._stopping:
             connected_at = await self._live()
             lived = time.monotonic() - connected_at if connected_at else 0.0
             pause = 0.0 if lived >= LONG_LIFE else min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
@@ -176,7 +187,9 @@ class Connection:
                         limit.reschedule(asyncio.get_running_loop().time() + CLOSE)
         except ToolFailed as error:
             self._lose(error.message, was_connected=connected_at > 0)
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError):
+            if self._stopping:
+                raise
             reason = self._ended or f"it did not answer within {self._timeout:g} s"
             self._lose(reason, was_connected=connected_at > 0)
         finally:
@@ -189,8 +202,8 @@ class Connection:
         try:
             while True:
                 told = await self._woken(CHECK if session.remote else None)
-                if self._ended:
-                    raise ConnectionLost(self._ended)
+                if self._ended or self._stopping:
+                    raise ConnectionLost(self._ended or CLOSED)
                 if told or not self._calls:  # one that works on calls is there
                     async with asyncio.timeout(ANSWER):
                         await self._learn(session)
@@ -221,7 +234,7 @@ class Connection:
 
     def _begin(self, session: Session) -> None:
         self._session = session
-        self.server_name = session.server_name
+        self._hurry = False
         self.state, self.problem = "connected", ""
         self._up.set()
         self._settled.set()
@@ -230,6 +243,8 @@ class Connection:
 
     def _lose(self, reason: str, *, was_connected: bool) -> None:
         """Notes why there is no connection. It is logged once, until it is another reason."""
+        if self._stopping:
+            return
         if was_connected:
             self._lost_at = time.monotonic()
             self._log.warning("%s was lost: %s", self._name, reason)

@@ -12,7 +12,7 @@ import re
 import signal
 from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import anyio
@@ -65,18 +65,21 @@ async def _streams(endpoint: Endpoint, notes: Notes) -> AsyncIterator[tuple[obje
     writing = asyncio.create_task(_write(process, leaving, arriving))
     tasks = [reading, writing]
     tasks += [asyncio.create_task(_overhear(process, notes)), asyncio.create_task(_mourn(exited, reading, arriving))]
-    try:
-        yield inbox, outbox
-    finally:
-        with anyio.CancelScope(shield=True):
-            await _end(process, writing, outbox)
-            notes.status = process.returncode
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def end() -> None:
+        await _end(process, writing, outbox)
+        notes.status = process.returncode
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         transport.close()
         for stream in (arriving, inbox, outbox, leaving):
             stream.close()
+
+    try:
+        yield inbox, outbox
+    finally:
+        await _surely(end())
 
 
 def process_streams(endpoint: Endpoint, notes: Notes) -> Transport:
@@ -195,6 +198,20 @@ async def _overhear(process: Process, notes: Notes) -> None:
             notes.words.append(words)
             notes.log.debug("%s: %s", notes.name, words)
         rest = rest[:_LONGEST_LINE]
+
+
+async def _surely(work: Coroutine[None, None, None]) -> None:
+    """Does some work to its end, even if whoever waits for it is cancelled: then it passes that on."""
+    task = asyncio.create_task(work)
+    cancelled = False
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 # --- its end ----------------------------------------------------------------------------------------------------------

@@ -46,7 +46,6 @@ class Server:
         self._options = options
         self._changed = changed
         self._connection: Connection | None = None
-        self._task: asyncio.Task[None] | None = None
         self._known: tuple[ToolInfo, ...] = ()
         self._made: dict[str, tuple[ToolInfo, Tool]] = {}
 
@@ -132,14 +131,13 @@ class Server:
         self._connection = Connection(
             self.id, opener, self._changed, timeout=self._options.timeout, log=self._options.log
         )
-        self._task = asyncio.create_task(self._connection.run(), name=f"mcp server {self.id}")
+        self._connection.start()
 
     async def stop(self) -> None:
         """Ends the connection, and the process of a server that is one."""
-        task, self._task, self._connection = self._task, None, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.stop()
 
     def retry(self) -> None:
         """Has it connected now, or asked for its tools again."""

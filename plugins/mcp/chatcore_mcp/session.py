@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import attrs
@@ -31,9 +31,6 @@ from chatcore_mcp.offers import CLOSED, LOST, ConnectionLost, Offer, Progress, S
 from chatcore_mcp.outbound import Outbound, make_client
 from chatcore_mcp.process import Notes, process_streams
 from chatcore_mcp.sizes import LARGEST
-
-T = TypeVar("T")
-Page = TypeVar("Page", types.ListToolsResult, types.ListResourcesResult, types.ListPromptsResult)
 
 _PAGES = 100  # of a list; a server whose list has no end must not be asked for ever
 _CHANGES = (
@@ -79,11 +76,6 @@ async def opened(opening: Opening) -> AsyncIterator["SdkSession"]:
         async with AsyncExitStack() as stack:
             client = await _client(stack, opening, notes, ways)
             yield SdkSession(client, opening, ways[-1] if ways else None)
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise ConnectionLost(_reason(error, opening.endpoint, notes, ways)) from error
     except Exception as error:  # noqa: BLE001  whatever breaks below, the connection is what is broken
         own = next((cause for cause in _leaves(error) if isinstance(cause, ChatcoreError)), error)
         raise ConnectionLost(_reason(error, opening.endpoint, notes, ways)) from own
@@ -101,8 +93,12 @@ async def _client(stack: AsyncExitStack, opening: Opening, notes: Notes, ways: l
         except Exception:
             if endpoint.transport == "http" or ways[-1].refusal not in _OLD_TRANSPORT:
                 raise
-    http = await _http(stack, opening, ways)
-    return await _entered(stack, sse_client(endpoint.url, httpx_client_factory=lambda *_, **__: http), opening)
+    older = await _http(stack, opening, ways)
+    try:
+        return await _entered(stack, sse_client(endpoint.url, httpx_client_factory=lambda *_, **__: older), opening)
+    except Exception:
+        del ways[1:]  # what it answered first says more
+        raise
 
 
 async def _http(stack: AsyncExitStack, opening: Opening, ways: list[Outbound]) -> httpx2.AsyncClient:
@@ -198,6 +194,8 @@ def _broken(cause: BaseException, endpoint: Endpoint) -> str:
             return f"the connection to {shown(endpoint.url)} broke: {cause or type(cause).__name__}"
         case MCPError():
             return _message(cause)
+        case anyio.BrokenResourceError() | anyio.ClosedResourceError() | anyio.EndOfStream():
+            return CLOSED
     return str(cause).partition("\n")[0] or type(cause).__name__
 
 
@@ -251,20 +249,17 @@ class SdkSession:
     async def learn(self) -> Offer:
         capabilities = self._client.server_capabilities
         with self._told():
+            tools = await _every(self._client.list_tools, "tools") if capabilities.tools else []
             return Offer(
-                tools=await self._tools() if capabilities.tools else (),
+                tools=tuple(map(_info, tools)),
                 resources=bool(capabilities.resources) and await self._has_resources(),
-                prompts=bool(capabilities.prompts) and bool((await self._client.list_prompts()).prompts),
+                prompts=bool(capabilities.prompts) and bool(await _listed(self._client.list_prompts, "prompts")),
             )
 
-    async def _tools(self) -> tuple[ToolInfo, ...]:
-        pages = [page async for page in _pages(self._client.list_tools)]
-        return tuple(_info(tool) for page in pages for tool in page.tools)
-
     async def _has_resources(self) -> bool:
-        if (await self._client.list_resources()).resources:
+        if await _listed(self._client.list_resources, "resources"):
             return True
-        return bool((await self._client.list_resource_templates()).resource_templates)
+        return bool(await _listed(self._client.list_resource_templates, "resource_templates"))
 
     async def watch(self) -> None:
         tools = self._client.server_capabilities.tools
@@ -298,9 +293,9 @@ class SdkSession:
 
     async def list_resources(self) -> ToolResult:
         with self._told():
-            pages = [page async for page in _pages(self._client.list_resources)]
-            templates = (await self._client.list_resource_templates()).resource_templates
-        found = [(one.uri, one.title or one.name, one.description) for page in pages for one in page.resources]
+            resources = await _listed(self._client.list_resources, "resources")
+            templates = await _listed(self._client.list_resource_templates, "resource_templates")
+        found = [(one.uri, one.title or one.name, one.description) for one in resources]
         found += [(one.uri_template, one.title or one.name, one.description) for one in templates]
         return results.lines(found)
 
@@ -311,8 +306,8 @@ class SdkSession:
 
     async def list_prompts(self) -> ToolResult:
         with self._told():
-            pages = [page async for page in _pages(self._client.list_prompts)]
-        return results.lines((_signature(one), one.title, one.description) for page in pages for one in page.prompts)
+            prompts = await _listed(self._client.list_prompts, "prompts")
+        return results.lines((_signature(one), one.title, one.description) for one in prompts)
 
     async def get_prompt(self, name: str, arguments: JsonObject) -> ToolResult:
         given = {key: value if isinstance(value, str) else str(value) for key, value in arguments.items()}
@@ -344,15 +339,27 @@ class SdkSession:
         return ToolFailed(f"the server refused the call: {_message(error)}")
 
 
-async def _pages(fetch: Callable[..., Awaitable[Page]]) -> AsyncIterator[Page]:
-    """The pages of a list, one after the other."""
+async def _every(fetch: Callable[..., Awaitable[Any]], what: str) -> list[Any]:
+    """What is on all the pages of a list."""
+    found: list[Any] = []
     cursor = None
     for _ in range(_PAGES):
         page = await fetch(cursor=cursor)
-        yield page
+        found += getattr(page, what)
         cursor = page.next_cursor
         if cursor is None:
-            return
+            break
+    return found
+
+
+async def _listed(fetch: Callable[..., Awaitable[Any]], what: str) -> list[Any]:
+    """As `_every`; nothing from a server that does not have that list, although it says that it has something alike."""
+    try:
+        return await _every(fetch, what)
+    except MCPError as error:
+        if error.error.code != types.METHOD_NOT_FOUND:
+            raise
+        return []
 
 
 def _info(tool: types.Tool) -> ToolInfo:

@@ -72,17 +72,18 @@ def offer(*names: str) -> Offer:
 @pytest.fixture
 async def connect() -> AsyncIterator[Callable[..., Connection]]:
     """Makes connections that run until the test ends."""
-    tasks = []
+    made = []
 
     def make(fake: Fake, *, timeout: float = 5) -> Connection:
         connection = Connection("fake", fake.open, fake.changed, timeout=timeout, log=logging.getLogger("fake"))
-        tasks.append(asyncio.create_task(connection.run()))
+        connection.start()
+        made.append(connection)
         return connection
 
     yield make
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+    async with asyncio.timeout(10):
+        for connection in made:
+            await connection.stop()
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -244,21 +245,23 @@ async def test_tools_are_kept_for_a_while(connect, monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_cancellation_that_something_swallows_ends_it_all_the_same():
-    """A connection that breaks at the same moment does."""
+    """A connection that breaks at the same moment does; the SDK's scopes take back that there was one."""
 
     @asynccontextmanager
     async def swallowing() -> AsyncIterator[Session]:
         try:
             yield FakeSession([offer("a")])
         except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
             raise ConnectionLost("broken") from None
 
     async def opener(signals: Signals) -> AbstractAsyncContextManager[Session]:
         return swallowing()
 
     connection = Connection("fake", opener, lambda: None, timeout=5, log=logging.getLogger("fake"))
-    task = asyncio.create_task(connection.run())
+    connection.start()
     await until(lambda: connection.state == "connected")
-    task.cancel()
-    await asyncio.wait([task], timeout=2)
-    assert task.done()
+    async with asyncio.timeout(2):
+        await connection.stop()

@@ -43,7 +43,7 @@ async def test_an_old_server_is_connected_and_called(bench, url: str):
         ("401", "it wants to know who is asking (HTTP 401): give it a token in 'headers'"),
         ("403", "it wants to know who is asking (HTTP 403): give it a token in 'headers'"),
         ("500", "it answers HTTP 500"),
-        ("404", "it answers HTTP 405"),  # asked whether it speaks the older transport
+        ("404", "it answers HTTP 404"),  # it was asked whether it speaks the older transport as well
         ("html", "Unexpected content type: text/html"),
         ("redirect", "Redirect to http://localhost:9/mcp not followed"),
         ("gzip", "it compresses what it sends, although it was asked not to"),

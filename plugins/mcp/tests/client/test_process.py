@@ -39,6 +39,14 @@ async def test_an_old_server_is_connected_and_called(bench, tmp_path: Path):
     assert json.loads((await made.call("echo", text="hello")).text) == {"text": "hello"}
 
 
+async def test_a_server_may_claim_what_it_does_not_have(bench, tmp_path: Path):
+    """Resources and prompts: its tools can be used all the same, and there are none for these."""
+    made = await bench({"raw": raw(tmp_path / "log", "claims")})
+    await made.connected("raw")
+    assert "echo" in made.names()
+    assert "read_resource" not in made.names()
+
+
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [

@@ -9,6 +9,7 @@ child       it starts a process of its own that sleeps for ever, and notes its i
 tools=N     it has N tools more
 named=NAME  it has a tool of that name, which says what it was given
 once        it can be started only once
+claims      it says that it has resources and prompts, of which it knows nothing
 """
 
 import json
@@ -93,6 +94,7 @@ def answer(message):
     match message.get("method"):
         case "initialize":
             capabilities = {"tools": {"listChanged": True}}
+            capabilities |= {"resources": {}, "prompts": {}} if "claims" in options else {}
             about = {"name": "Raw Server", "version": "1"}
             result(identifier, {"protocolVersion": version, "capabilities": capabilities, "serverInfo": about})
         case "tools/list":
