@@ -1,9 +1,9 @@
 """A framework for self-hosted AI chat backends.
 
 What the author of a plugin needs can be imported from here, or from the module that defines it: `hooks`, `tools`,
-`types`, `protocols`, `errors`, `settings`, `secrets`, `access`, `requests`, `openapi`, `openai`, `http`, `addresses`,
-`sse`, `kept`, `answer`, `database` (its names), `commands.reach` and `testing`. Everything else is chatcore's own and
-may change at any time.
+`types`, `protocols`, `accounts`, `errors`, `settings`, `secrets`, `access`, `requests`, `openapi`, `openai`, `http`,
+`addresses`, `sse`, `kept`, `answer`, `forms`, `database` (its names), `commands.reach` and `testing`. Everything else
+is chatcore's own and may change at any time.
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from chatcore.protocols import Authenticator, BlobStore, Health, Lifespan, Provider, ToolSource
     from chatcore.secrets import Secret
     from chatcore.settings import option
-    from chatcore.tools import Invocation, Tool, ToolCall, ToolResult
+    from chatcore.tools import Invocation, Question, QuestionAnswer, Tool, ToolCall, ToolResult
     from chatcore.types import Message, Model, ModelRequest, Principal, Turn, TurnResult
 
 _MODULES = {
@@ -28,7 +28,7 @@ _MODULES = {
     "protocols": ("Authenticator", "BlobStore", "Health", "Lifespan", "Provider", "ToolSource"),
     "secrets": ("Secret",),
     "settings": ("option",),
-    "tools": ("Invocation", "Tool", "ToolCall", "ToolResult"),
+    "tools": ("Invocation", "Question", "QuestionAnswer", "Tool", "ToolCall", "ToolResult"),
     "types": ("Message", "Model", "ModelRequest", "Principal", "Turn", "TurnResult"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -41,7 +41,7 @@ __all__ = [  # noqa: RUF022  the names that are imported when they are first use
     "Authenticator", "BlobStore", "Health", "Lifespan", "Provider", "ToolSource",
     "Secret",
     "option",
-    "Invocation", "Tool", "ToolCall", "ToolResult",
+    "Invocation", "Question", "QuestionAnswer", "Tool", "ToolCall", "ToolResult",
     "Message", "Model", "ModelRequest", "Principal", "Turn", "TurnResult",
 ]  # fmt: skip
 

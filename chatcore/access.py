@@ -10,6 +10,9 @@ Decisions are made on the view that a request was routed to, never on its path. 
    listens on loopback only, if the request also *names* it so in `Host` (a page elsewhere that has its own name resolve
    to 127.0.0.1 does not), or wherever `insecure` is set.
 5. A view that is not public needs a principal (401) with its scopes (403). A view without a policy counts as one.
+
+Scopes say what a principal may do. A view names those it needs; one that names none needs `ORDINARY`. A principal that
+names none has `ORDINARY`, one that names some has these and no more, and `*` stands for all.
 """
 
 import asyncio
@@ -33,16 +36,29 @@ from chatcore.types import LOCAL, Principal
 PATIENCE = 0.5
 """Seconds after which a public view is answered without knowing who asks."""
 
+ORDINARY = "chat"
+"""The scope of every view that needs a principal and names no other scope."""
+
 View = TypeVar("View", bound=Callable[..., Any])
 PolicyName: TypeAlias = Literal["public", "authenticated"]
 
 
 @attrs.frozen
 class Policy:
-    """Who may call a view: everybody, or a principal that has all of `scopes`."""
+    """Who may call a view: everybody, or a principal that has all of `scopes`, or `ORDINARY` where there are none."""
 
     name: PolicyName
     scopes: frozenset[str] = frozenset()
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The scopes without which nobody may call it."""
+        return frozenset() if self.name == "public" else self.scopes or frozenset({ORDINARY})
+
+    def missing(self, principal: Principal) -> frozenset[str]:
+        """The scopes that a principal lacks."""
+        held = principal.scopes or frozenset({ORDINARY})
+        return frozenset() if "*" in held else self.needed - held
 
 
 def public(view: View) -> View:
@@ -51,7 +67,7 @@ def public(view: View) -> View:
 
 
 def authenticated(view: View) -> View:
-    """Marks a view that needs a principal."""
+    """Marks a view that needs a principal. One whose scopes are named needs `chat` among them."""
     return _declare(view, "authenticated", ())
 
 
@@ -162,8 +178,7 @@ class Access:
             await self._identify_if_possible(incoming)
             return None
         g.principal = await self._identify(incoming)
-        missing = policy.scopes - g.principal.scopes
-        if missing and "*" not in g.principal.scopes:
+        if missing := policy.missing(g.principal):
             raise Forbidden(f"this needs the scope {', '.join(sorted(missing))}", hint="use a token that has it")
         return None
 

@@ -64,7 +64,10 @@ class Reach:
             OSError: the host has no address.
         """
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except ValueError as error:  # a text that cannot be looked up at all
+            raise OSError(f"{host[:100]!r} is no name of a host") from error
         addresses = [str(entry[4][0]) for entry in found]
         if refused := [address for address in addresses if not self.allows(address)]:
             raise Forbidden(f"{host} ({refused[0]}) is not a public address, nor in a network that is allowed")

@@ -71,7 +71,8 @@ class _Detail:
 
 
 class Answer:
-    """What a model has said so far. `finish` is None as long as it has not ended; `usage` is the last that came."""
+    """What a model has said so far. `finish` is None as long as it has not ended; `usage` is the last that came;
+    `images` are what was no text."""
 
     def __init__(self) -> None:
         self.finish: Finish | None = None
@@ -82,7 +83,7 @@ class Answer:
         self._latest_details: dict[tuple[object, object], _Detail] = {}
         self._calls: dict[int, _Call] = {}
         self._annotations: list[JsonObject] = []
-        self._images: list[JsonObject] = []
+        self.images: list[JsonObject] = []
 
     @property
     def finish_reason(self) -> str | None:
@@ -100,8 +101,10 @@ class Answer:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing that a message could hold."""
-        return not (self._text or self._reasoning or self._details or self._calls or self._annotations or self._images)
+        """Whether the model has said nothing, not even that it has ended. One that ends without a word has answered:
+        why it ended, and what that cost, is all that its message holds."""
+        said = self._text or self._reasoning or self._details or self._calls or self._annotations or self.images
+        return not said and self.finish is None
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -131,7 +134,7 @@ class Answer:
             reasoning="".join(self._reasoning) or None,
             reasoning_details=tuple(detail.whole() for detail in self._details),
             annotations=tuple(self._annotations),
-            images=tuple(self._images),
+            images=tuple(self.images),
         )
 
     def _add_rare(self, event: Event) -> None:
@@ -141,7 +144,7 @@ class Answer:
             case Annotated():
                 self._annotations.extend(event.annotations)
             case Attachment():
-                self._images.append(event.part)
+                self.images.append(event.part)
             case Usage():
                 self.usage = event.usage
             case Finish():

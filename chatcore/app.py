@@ -5,7 +5,7 @@ import contextlib
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 from quart import Quart, Response, g, request
@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from chatcore import logs, wire
 from chatcore.access import Access
+from chatcore.attachments import Attachments
 from chatcore.builtin import BUILTINS
 from chatcore.config import Config, Loaded
 from chatcore.database import Conversations, Database, Documents, RecentDocuments
@@ -68,19 +69,17 @@ def create_app(
     app.url_map.strict_slashes = False
     database = Database(database_url(config), durability=config.durability)
     loading = Plugins.load(loaded, database, builtins=BUILTINS, given=plugins, discover=discover)
-    if config.blob_store not in loading.registry.blob_stores:
-        there_are = ", ".join(loading.registry.blob_stores) or "none"
-        raise ConfigError(
-            f"there is no blob store {config.blob_store!r}; there are: {there_are}", hint="set blob_store"
-        )
+    _check_blob_store(config, loading.registry.blob_stores)
+    attachments = Attachments.of(database, lambda: loading.registry.blob_stores[config.blob_store], config.image_hosts)
     state = State(
         config=config,
         registry=loading.registry,
         plugins=loading,
         database=database,
         conversations=Conversations(database),
+        attachments=attachments,
         documents=RecentDocuments(Documents(database)),
-        runs=Runs(database, loading, strict=config.durability == "strict"),
+        runs=Runs(database, loading, attachments, strict=config.durability == "strict"),
         streams=Streams(config.max_streams),
         access=Access(config, lambda: loading.registry.authenticators.values()),
         lifespans=Lifespans(strict=config.strict),
@@ -92,6 +91,14 @@ def create_app(
         app.register_blueprint(blueprint)
     _install(app, state)
     return app
+
+
+def _check_blob_store(config: Config, there_are: Collection[str]) -> None:
+    if config.blob_store not in there_are:
+        raise ConfigError(
+            f"there is no blob store {config.blob_store!r}; there are: {', '.join(there_are) or 'none'}",
+            hint="set blob_store",
+        )
 
 
 def database_url(config: Config) -> str:
@@ -122,7 +129,10 @@ def _install(app: Quart, state: State) -> None:
     @app.after_request
     async def leave(response: ResponseTypes) -> ResponseTypes:
         state.answered.add(str(response.status_code))
-        return state.streams.tame(response, f"plugin {g.get('owner', 'unknown')}, route {request.endpoint}")
+        try:
+            return state.streams.tame(response, f"plugin {g.get('owner', 'unknown')}, route {request.endpoint}")
+        except Overloaded as error:
+            return error_response(error)
 
     state.access.install(app)
     app.register_error_handler(ChatcoreError, error_response)
@@ -144,6 +154,7 @@ async def opened(app: Quart) -> AsyncIterator[None]:
         stack.callback(presence.leave)
         unmigrated = await state.database.open(state.plugins.migrations())
         stack.push_async_callback(state.database.close)
+        stack.push_async_callback(state.plugins.accounts.close)
         for name, error in unmigrated.items():
             await state.plugins.unload(name, error=error)
         await state.access.check_binding()
@@ -153,6 +164,7 @@ async def opened(app: Quart) -> AsyncIterator[None]:
         stack.push_async_callback(_cancel, upkeep)
         stack.push_async_callback(state.lifespans.stop)
         await state.lifespans.start(state.registry.of("lifespan"))
+        await state.attachments.sweep()
         if state.config.workers > 1:
             publishing = asyncio.create_task(keep_publishing(state, presence.directory, presence.worker))
             stack.push_async_callback(_cancel, publishing)
@@ -171,9 +183,11 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 def error_response(error: ChatcoreError) -> Response:
     """An error as clients read it: `detail`, with `code` and `hint` beside it."""
-    detail: Any = [_violation(p) for p in error.problems] if isinstance(error, ValidationFailed) else error.message
+    if error.told != error.message:
+        logger.error("%s %s failed: %s (%s)", request.method, request.path, error, error.hint)
+    detail: Any = [_violation(p) for p in error.problems] if isinstance(error, ValidationFailed) else error.told
     status = error.told_status if isinstance(error, ProviderError) else error.status
-    response = _json({"detail": detail, "code": error.code, "hint": error.hint}, status)
+    response = _json({"detail": detail, "code": error.code, "hint": error.told_hint}, status)
     if isinstance(error, Overloaded):
         response.headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unauthenticated):

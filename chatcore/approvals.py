@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from chatcore import wire
 from chatcore.database import Approval
 from chatcore.database import Approvals as ApprovalTable
+from chatcore.database import Questions as QuestionTable
+from chatcore.questions import Questions
 from chatcore.tools import JsonObject, Tool, ToolCall
 from chatcore.types import ApprovalRequested, Turn
 
@@ -22,16 +24,19 @@ LOOK_INTERVAL = 10.0
 
 
 class Approvals:
-    """The approvals of one run. `nothing_else`: the run does nothing but wait for them."""
+    """The approvals of one run, and the questions of its tools. `nothing_else`: the run does nothing but wait for
+    approvals."""
 
     def __init__(self, table: ApprovalTable) -> None:
         self.table = table
+        self.questions = Questions(QuestionTable(table.database))
         self.nothing_else = False
         self._news = asyncio.Event()
 
     def wake(self) -> None:
-        """Says that something may have been decided."""
+        """Says that something may have been decided, or answered."""
         self._news.set()
+        self.questions.wake()
 
     async def changed(self, waiting: Sequence[Approval]) -> None:
         """Waits until one of these may have been decided, or has expired."""

@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "Look for what is wrong, and say what to do about it.",
     "backup": "Write everything that is kept to one file, while the server runs.",
     "restore": "Put a backup into the data directory, or only verify it.",
+    "copy": "Copy a database to another one, from a file to PostgreSQL or back.",
     "version": "Print the version.",
 }
 """The commands of the core, each `chatcore.commands.NAME:NAME`, as `--help` lists them without importing any."""

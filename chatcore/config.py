@@ -42,6 +42,12 @@ def _origin(instance: object, field: "attrs.Attribute[str]", value: str) -> None
         raise ValueError(f"{value!r} is neither an origin such as https://chat.example.com nor {LOOPBACK_ORIGINS!r}")
 
 
+def _page(instance: object, field: "attrs.Attribute[Any]", value: str) -> None:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"{value!r} is no address such as https://chat.example.com")
+
+
 def _with_certfile(instance: "Config", field: "attrs.Attribute[Path | None]", value: Path | None) -> None:
     if (instance.certfile is None) != (value is None):
         raise ValueError("certfile and keyfile belong together: set both or neither")
@@ -64,9 +70,22 @@ class Config:
         help="How many processes serve requests.",
         validator=validators.ge(1),
     )
+    hang_timeout: float = option(
+        20.0,  # less than others wait for a lock that it may hold
+        env="CHATCORE_HANG_TIMEOUT",
+        help="How many seconds one of several workers may give no sign of life until another takes its place.",
+        validator=validators.gt(0),
+    )
     certfile: Path | None = option(None, env="CHATCORE_CERTFILE", help="The TLS certificate (PEM); turns HTTPS on.")
     keyfile: Path | None = option(
         None, env="CHATCORE_KEYFILE", help="The TLS certificate's private key (PEM).", validator=_with_certfile
+    )
+    public_url: str | None = option(
+        None,
+        env="CHATCORE_PUBLIC_URL",
+        help="The address under which browsers reach the server, such as https://chat.example.com; other services "
+        "send them back there after a sign-in.",
+        validator=validators.optional(_page),
     )
     insecure: bool = option(
         False, env="CHATCORE_INSECURE", help="Serve everybody who can reach the server, without tokens."
@@ -120,6 +139,11 @@ class Config:
         validator=validators.ge(0),
     )
     blob_store: str = option("disk", env="CHATCORE_BLOB_STORE", help="The name of the place for files.")
+    image_hosts: tuple[str, ...] = option(
+        (),
+        env=("CHATCORE_IMAGE_HOSTS", "IMAGE_DOWNLOAD_ALLOWED_HOSTS"),
+        help="The hosts from which images of models are fetched to be kept; of others the URL is kept.",
+    )
 
     plugins_dir: Path | None = option(
         None, env="CHATCORE_PLUGINS_DIR", help="A directory of plugins that are one file each."
@@ -200,6 +224,14 @@ class Config:
     log_format: Literal["console", "json"] = option(
         "console", env="CHATCORE_LOG_FORMAT", help="Log lines for people, or as JSON."
     )
+
+    @property
+    def browser_url(self) -> str | None:
+        """The address under which browsers reach the server, as far as it is known: it listens on this machine only,
+        or it was told."""
+        if self.public_url is None and self.host in ("127.0.0.1", "localhost") and self.port:
+            return f"{'https' if self.certfile else 'http'}://{self.host}:{self.port}"
+        return self.public_url
 
     @property
     def zone(self) -> ZoneInfo:

@@ -11,17 +11,24 @@
     │   ├── Forbidden                 403
     │   ├── NotFound                  404, also for what belongs to somebody else
     │   ├── Conflict                  409
+    │   │   └── RunLost               what a worker says of a run that another has taken
     │   └── TooLarge                  413
     ├── Overloaded                    503 with Retry-After, nothing was started
     ├── ToolFailed                    a tool cannot do what it was asked; the model reads the text
     ├── DatabaseError                 500, the data could not be read or written
+    ├── VaultError                    500, what people have with other services cannot be decrypted
+    ├── AccountError                  502, what somebody has with another service cannot be used
+    │   ├── SignInNeeded              409, the owner has to sign in there first, or again
+    │   ├── SignInFailed              400, a sign-in was refused, denied, forged, or came too late
+    │   └── AccountUnavailable        the service does not answer: worth another try
     ├── BackupError                   a backup could not be made, or cannot be used
     └── ProviderError                 502, the model's server failed or refused
         ├── ProviderRefused           4xx of the upstream: asking again will not help
         ├── ProviderUnavailable       connection, 429, 5xx: worth another try before the first token
         └── StreamBroken              the stream ended too early or was not readable
 
-The text says what is wrong; `hint` says what to do about it.
+The text says what is wrong; `hint` says what to do about it. Both are for whoever can mend it: clients are `told`
+nothing more of what is the server's own fault than that, since the text may name files, statements and hosts.
 """
 
 from collections.abc import Sequence
@@ -35,11 +42,22 @@ class ChatcoreError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
+    neutral: ClassVar[str] = "The server has a fault and cannot do that."
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    @property
+    def told(self) -> str:
+        """The text for clients. Of status 500 it is a neutral one: whoever tells it logs the error."""
+        return self.neutral if self.status == 500 else self.message
+
+    @property
+    def told_hint(self) -> str | None:
+        """The hint for clients."""
+        return "the reason is in the server's log" if self.status == 500 else self.hint
 
 
 class ConfigError(ChatcoreError):
@@ -123,6 +141,12 @@ class Conflict(RequestError):
     code = "conflict"
 
 
+class RunLost(Conflict):
+    """A worker writes to a run that is not its own any more: it was silent for too long, and another has taken it."""
+
+    code = "run_lost"
+
+
 class TooLarge(RequestError):
     """The body is over the limit."""
 
@@ -151,6 +175,40 @@ class DatabaseError(ChatcoreError):
     """The database could not be opened, read or written."""
 
     code = "database"
+    neutral = "The server's data cannot be read or written."
+
+
+class VaultError(ChatcoreError):
+    """The key file of the accounts is missing, wrong, or cannot be read."""
+
+    code = "vault"
+
+
+class AccountError(ChatcoreError):
+    """What somebody has with another service cannot be used: it said no, for a reason that its owner cannot mend."""
+
+    status = 502
+    code = "account"
+
+
+class SignInNeeded(AccountError):
+    """The owner has not signed in to the service, or has to do it again: it takes the old token no more."""
+
+    status = 409
+    code = "sign_in_needed"
+
+
+class SignInFailed(AccountError):
+    """A sign-in did not come to its end. The text says why, and may be shown to who tried."""
+
+    status = 400
+    code = "sign_in_failed"
+
+
+class AccountUnavailable(AccountError):
+    """The service did not answer, or was too busy to. What is stored stays good."""
+
+    code = "account_unavailable"
 
 
 class BackupError(ChatcoreError):

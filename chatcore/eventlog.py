@@ -21,6 +21,8 @@ from chatcore.types import (
     Finish,
     MessageStored,
     Notice,
+    QuestionAsked,
+    QuestionClosed,
     ReasoningDelta,
     RunEnded,
     RunStarted,
@@ -52,17 +54,30 @@ _PLAIN: dict[str, type[Any]] = {
 }
 # Their fields are values of our own, which go through the converter.
 _RICH: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (MessageStored, ApprovalRequested, ToolStarted, ToolFinished)
+    cls.__name__: cls
+    for cls in (MessageStored, ApprovalRequested, QuestionAsked, QuestionClosed, ToolStarted, ToolFinished)
 }
 _FIELDS = {cls: attrgetter(*(field.name for field in attrs.fields(cls))) for cls in _PLAIN.values()}
 
+_LARGE_INTEGER = 1  # the extension type of the integers that MessagePack does not have, as text
+_INTEGERS = range(-(2**63), 2**64)
+
+
+def _extension(code: int, data: memoryview) -> int:
+    return int(bytes(data))
+
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder().decode
+_decode = msgspec.msgpack.Decoder(ext_hook=_extension).decode
 
 
 def pack(events: Sequence[Event]) -> bytes:
-    """The events as one blob."""
-    return _encode([_row(event) for event in events])
+    """The events as one blob. Half of a surrogate pair, which has no UTF-8, becomes `?`."""
+    rows = [_row(event) for event in events]
+    try:
+        return _encode(rows)
+    except (OverflowError, UnicodeEncodeError):  # what servers say is not held to the limits of a format of ours
+        return _encode(_encodable(rows))
 
 
 def unpack(data: bytes) -> list[Event]:
@@ -74,6 +89,19 @@ def _row(event: Event) -> list[Any]:
     kind = type(event)
     fields = _FIELDS.get(kind)
     return [kind.__name__, *fields(event)] if fields else [kind.__name__, wire.unstructure(event)]
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case dict():
+            return {_encodable(key): _encodable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_encodable(item) for item in value]
+        case str():
+            return value.encode(errors="replace").decode()
+        case int() if value not in _INTEGERS:
+            return msgspec.msgpack.Ext(_LARGE_INTEGER, str(value).encode())
+    return value
 
 
 def _event(row: list[Any]) -> Event:

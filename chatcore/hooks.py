@@ -14,7 +14,7 @@ import attrs
 import pluggy
 
 from chatcore.errors import ProviderUnavailable
-from chatcore.protocols import Authenticator, BlobStore, Lifespan, Provider, ToolSource
+from chatcore.protocols import Account, Authenticator, BlobStore, Lifespan, Provider, ToolSource
 from chatcore.tools import Tool
 from chatcore.types import Limits, Turn, TurnResult
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import peewee
     from quart import Blueprint
 
+    from chatcore.accounts import Accounts
     from chatcore.database import Database
 
 API_VERSION = 1
@@ -46,18 +47,29 @@ async def _no_tools() -> Mapping[str, Tool]:
     return {}
 
 
+def _no_accounts() -> "Accounts":
+    from chatcore.accounts import Accounts  # noqa: PLC0415  it needs the database's tables, which take a while
+    from chatcore.database import Database  # noqa: PLC0415  as above
+
+    return Accounts(Database("none.db"), Path("none.key"))  # not open: every use says so
+
+
 @attrs.frozen
 class Host:
     """The server that a plugin is part of, as far as the plugin may ask it; not before all plugins are loaded.
 
     `provider_for` gives the provider that runs a model (the default one for None) and the id by which it knows it; it
     raises `RequestError` where nobody serves the model, `ProviderUnavailable` where there is no provider. `tools` gives
-    the tools of all plugins whose calls need nobody's consent, by name. `limits` are those of a turn.
+    the tools of all plugins whose calls need nobody's consent, by name. `limits` are those of a turn. `accounts` has
+    what users have with other services. `workers` is how many processes serve: what one of them keeps in its memory the
+    others do not have.
     """
 
     provider_for: Callable[[str | None], tuple[Provider, str]] = _no_provider
     tools: Callable[[], Awaitable[Mapping[str, Tool]]] = _no_tools
     limits: Limits = attrs.Factory(Limits)
+    accounts: "Accounts" = attrs.Factory(_no_accounts)
+    workers: int = 1
 
 
 S = TypeVar("S")
@@ -123,6 +135,11 @@ class Plugin(Generic[S]):
     @hookspec
     def register_auth(self) -> Iterable[Authenticator]:
         """Yields what turns a request into a principal. They are asked in order; the first answer counts."""
+        return ()
+
+    @hookspec
+    def register_accounts(self) -> Iterable[Account]:
+        """Yields what each user may have with another service, and how to sign in there. chatcore does the rest."""
         return ()
 
     @hookspec

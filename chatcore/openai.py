@@ -18,7 +18,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -430,9 +430,9 @@ def _is_event_stream(response: "httpx.Response") -> bool:
 
 
 def _pieces(response: "httpx.Response") -> AsyncIterator[bytes]:
-    # Raw is cheaper by a decoder for each read; a server that compresses although it was not asked to gets one.
+    # As they come is cheaper for each read; a server that compresses although it was not asked to gets a decoder.
     plain = response.headers.get("content-encoding", "identity").lower() == "identity"
-    return response.aiter_raw() if plain else response.aiter_bytes()
+    return aiter(cast("httpx.AsyncByteStream", response.stream) if plain else response.aiter_bytes())
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:

@@ -140,7 +140,7 @@ def _operation(rule: Rule, view: Callable[..., Any], schemas: wire.Schemas) -> d
         **_texts(said, inspect.getdoc(view) or ""),
         **({"tags": list(said.tags or (blueprint,))} if said.tags or blueprint else {}),
         **types,
-        "security": [] if policy.name == "public" else [{_BEARER: sorted(policy.scopes)}],
+        "security": [] if policy.name == "public" else [{_BEARER: sorted(policy.needed)}],
     }
 
 
@@ -200,9 +200,7 @@ def _usual_errors(said: describe, policy: Policy) -> Iterator[int]:
     if said.query is not None:
         yield 422
     if policy.name == "authenticated":
-        yield 401
-    if policy.scopes:
-        yield 403
+        yield from (401, 403)
 
 
 def _content(media_type: str, type_: Any, schemas: wire.Schemas) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What running tools tell of their progress."""
+"""What running tools tell: how far they are, and what they ask."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ _LONGEST = 500  # characters of a report
 
 @attrs.define
 class Reports:
-    """What running tools tell of their progress, until it is taken."""
+    """What running tools tell, until it is taken."""
 
     _told: list[Event] = attrs.field(factory=list)
     _next: dict[str, float] = attrs.field(factory=dict)
@@ -30,7 +30,11 @@ class Reports:
             return
         self._next[call.id] = now + PROGRESS
         data = {"tool": call.name, "call_id": call.id, "done": done, "of": of}
-        self._told.append(Notice("tool_progress", message[:_LONGEST], data))
+        self.tell(Notice("tool_progress", message[:_LONGEST], data))
+
+    def tell(self, event: Event) -> None:
+        """Notes what else there is to tell."""
+        self._told.append(event)
         self._some.set()
 
     def coming(self) -> asyncio.Task[Any]:

@@ -1,12 +1,16 @@
 """What a plugin's contributions look like. Members are read-only, so that frozen attrs classes match."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
-from typing import Literal, Protocol, runtime_checkable
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 import attrs
+from attrs import validators
 
+from chatcore.secrets import Secret
 from chatcore.tools import JsonObject, Tool
 from chatcore.types import Model, ModelEvent, ModelRequest, Principal
 
@@ -147,3 +151,98 @@ class Lifespan:
 
     name: str
     run: Callable[[], AbstractAsyncContextManager[object]]
+
+
+# --- accounts ---------------------------------------------------------------------------------------------------------
+
+_OWN_PARAMETERS = frozenset(
+    {"response_type", "client_id", "redirect_uri", "scope", "state", "code_challenge", "code_challenge_method"}
+)
+
+
+def is_private(url: str) -> bool:
+    """Whether nobody on the way can read what is sent to a URL: https, or http within this machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "http":
+        with suppress(ValueError):
+            return parts.hostname == "localhost" or ipaddress.ip_address(parts.hostname or "").is_loopback
+    return parts.scheme == "https" and bool(parts.hostname)
+
+
+def _private(instance: object, field: "attrs.Attribute[str]", value: str) -> None:
+    if not is_private(value):
+        raise ValueError(f"{field.name} is {value!r}: wanted https://…, or http:// to this machine")
+
+
+def _not_ours(instance: object, field: "attrs.Attribute[Any]", value: Mapping[str, str]) -> None:
+    if ours := _OWN_PARAMETERS & set(value):
+        raise ValueError(f"parameters has {', '.join(sorted(ours))}, which chatcore sets itself")
+
+
+@attrs.frozen(kw_only=True)
+class OAuth:
+    """A sign-in with OAuth 2: an authorization code, always with PKCE (S256).
+
+    `parameters` are added to the authorization request. `issuer` is the server's, if its metadata say that it names
+    itself in its answers (RFC 9207): an answer of another, or of nobody, is then refused. `redirect_uri` is where the
+    server sends the browser back to, as registered there to the letter; without it chatcore's own call-back page. A
+    route of the plugin's that stands there gives what comes to `accounts.called_back`.
+    The secret goes into the header `Authorization`, or with `secret_in_body` into the form. `subject` tells, with a
+    fresh access token, as whom somebody has signed in, for people to read.
+    """
+
+    authorize_url: str = attrs.field(validator=_private)
+    token_url: str = attrs.field(validator=_private)
+    client_id: str
+    client_secret: Secret | None = None
+    secret_in_body: bool = False
+    scopes: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = attrs.field(factory=dict, validator=_not_ours)
+    revoke_url: str | None = attrs.field(default=None, validator=validators.optional(_private))
+    issuer: str | None = None
+    redirect_uri: str | None = None
+    subject: Callable[[Secret], Awaitable[str]] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class FormField:
+    """Something to be typed in. A `secret` one is not shown while it is."""
+
+    name: str
+    title: str
+    secret: bool = False
+    required: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class SignedIn:
+    """What a form has led to: the document to keep, encrypted, and as whom somebody is signed in."""
+
+    document: JsonObject = attrs.field(repr=False)
+    subject: str = ""
+    expires_at: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Form:
+    """A sign-in with what is typed in, such as a password.
+
+    `sign_in` tries what was typed at the service and gives what to keep; it raises `SignInFailed` where the service
+    says no, and `AccountUnavailable` where it does not answer.
+    """
+
+    fields: tuple[FormField, ...]
+    sign_in: Callable[[Mapping[str, Secret]], Awaitable[SignedIn]]
+
+
+@attrs.frozen(kw_only=True)
+class Account:
+    """Something that each user may have with another service, and how to sign in there.
+
+    `name` is made of small letters, digits, `_` and `-`. The plugin gets what it needs from `context.host.accounts`:
+    `token(principal, name)` for OAuth, `entry(principal, name)` for a form.
+    """
+
+    name: str = attrs.field(validator=validators.matches_re(r"[a-z][a-z0-9_-]{0,63}"))
+    title: str
+    sign_in: OAuth | Form

@@ -4,9 +4,10 @@ import asyncio
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol, TypeAlias
 
 from chatcore import eventlog
@@ -31,9 +32,18 @@ LARGEST_BATCH = 256
 """Events that a reader is given at once, at the most: one that is far behind costs no more memory than another."""
 ROWS = 4
 """Rows of the log that a reader reads at once, at the most."""
+LARGEST_READ = 2**19
+"""Bytes of rows that it keeps of those, at the most, beside the first."""
+READING = 2
+"""Readers that read the log at the same time, at the most: one less than the database has threads for reading. What
+they get may be large, and would pile up where the loop does not keep pace."""
 
 Batch: TypeAlias = tuple[int, Sequence[Event]]
 """The sequence number of the first event, and the events. Numbers start at 1 and have no gaps."""
+
+
+Take: TypeAlias = Callable[[int, Sequence[Event]], bool]
+"""Takes a batch and gives True, or gives False and does nothing."""
 
 
 class Reader(Protocol):
@@ -41,8 +51,10 @@ class Reader(Protocol):
 
     run_id: str
 
-    async def next(self) -> Batch | None:
+    async def next(self, take: Take | None = None) -> Batch | None:
         """Waits for events after the reader's place. None: it was woken, and there are none yet.
+
+        What comes meanwhile may be given to `take` at once, by whoever makes it, as long as `take` gives True for it.
 
         Raises:
             StopAsyncIteration: the run has ended and everything was read.
@@ -61,36 +73,65 @@ class Reader(Protocol):
 class LiveReader:
     """Reads a run of this worker from memory."""
 
-    def __init__(self, run: Run, after: int) -> None:
+    def __init__(self, run: Run, after: int, stored: Callable[[int], Awaitable["StoredReader"]]) -> None:
+        """`stored` gives a reader of what is stored of it, after an event: should another worker take the run, it is
+        read on there."""
         self.run_id = run.turn.id
         self._run = run
         self._position = after
+        self._find_stored = stored
+        self._stored: StoredReader | None = None
 
-    async def next(self) -> Batch | None:
+    async def next(self, take: Take | None = None) -> Batch | None:
         run = self._run
+        if run.lost:
+            return await self._read_on(take)
         if self._position < run.visible:
             # Always suspend: other streams get their turn, and what has come meanwhile goes out in one piece.
             await asyncio.sleep(0)
         elif run.exhausted:
             raise StopAsyncIteration
         else:
-            await run.changed()
+            await run.changed(take and partial(self._pass_on, take))
         end = min(run.visible, self._position + LARGEST_BATCH)
-        if self._position >= end:
+        if self._position >= end or run.lost:
             return None
         first = self._position + 1
         batch = run.events[self._position : end]
         self._position = end
         return first, batch
 
+    async def _read_on(self, take: Take | None) -> Batch | None:
+        if self._stored is None:
+            self._stored = await self._find_stored(self._position)
+            self._stored.open()
+        return await self._stored.next(take)
+
+    def _pass_on(self, take: Take) -> bool:
+        """Has somebody take what has come. False: it was not taken, or nothing has come, or the run is over."""
+        run, end = self._run, self._run.visible
+        if run.exhausted or run.lost or self._position == end:
+            return False
+        try:
+            taken = take(self._position + 1, run.events[self._position : end])
+        except Exception:  # noqa: BLE001  it is the reader's: it meets it again in its own task, where it harms no run
+            return False
+        if taken:
+            self._position = end
+        return taken
+
     def wake(self) -> None:
         self._run.wake()
+        if self._stored is not None:
+            self._stored.wake()
 
     def open(self) -> None:
         self._run.reader_came()
 
     def close(self) -> None:
         self._run.reader_left()
+        if self._stored is not None:
+            self._stored.close()
 
 
 class StoredReader:
@@ -114,7 +155,7 @@ class StoredReader:
         self._woken = False
         self._changed = asyncio.Event()
 
-    async def next(self) -> Batch | None:
+    async def next(self, take: Take | None = None) -> Batch | None:
         while True:
             self._changed.clear()
             if self._rows:
@@ -123,9 +164,11 @@ class StoredReader:
                     return batch
             elif self._behind:
                 self._behind = False  # before the look: what is told during it must lead to another
-                rows = await self._table.log(self._owner, self.run_id, self._position, most=ROWS)
-                self._rows.extendleft(reversed(rows))
-                self._behind = self._behind or len(rows) == ROWS
+                async with self._tail.reading:
+                    rows = await self._table.log(self._owner, self.run_id, self._position, most=ROWS)
+                few = list(_few(rows))
+                self._rows.extendleft(reversed(few))
+                self._behind = self._behind or len(rows) == ROWS or len(few) < len(rows)
             elif self._ended:
                 raise StopAsyncIteration
             elif self._woken:
@@ -170,6 +213,16 @@ class StoredReader:
         self._tail.leave(self)
 
 
+def _few(rows: Sequence[LogRow]) -> Iterator[LogRow]:
+    """The first row, and those after it as long as they are not large together."""
+    size = 0
+    for number, row in enumerate(rows):
+        size += len(row.data) if number else 0
+        if size > LARGEST_READ:
+            return
+        yield row
+
+
 class Tail:
     """Follows the runs of other workers for all readers of this one, in one look at the database for all of them.
 
@@ -177,6 +230,7 @@ class Tail:
     """
 
     def __init__(self, database: Database) -> None:
+        self.reading = asyncio.Semaphore(READING)
         self._table = RunTable(database)
         self._readers: defaultdict[str, set[StoredReader]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None

@@ -1,6 +1,6 @@
 """What the plugins contribute, by kind and name. Consulted live: what is removed is gone at the next look.
 
-Each call into a tool or a provider that is taken from here is charged to its plugin.
+Each call into a tool, a provider or an account that is taken from here is charged to its plugin.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import attrs
 
 from chatcore.calls import Calls
 from chatcore.errors import DuplicateName, PluginError, ProviderUnavailable, RequestError
-from chatcore.protocols import Authenticator, BlobStore, Health, Lifespan, Provider
+from chatcore.protocols import Account, Authenticator, BlobStore, Form, Health, Lifespan, Provider
 from chatcore.tools import Invocation, Tool, ToolResult
 from chatcore.types import Model, ModelEvent, ModelRequest
 
@@ -31,6 +31,7 @@ Kind: TypeAlias = Literal[
     "tool source",
     "blob store",
     "authenticator",
+    "account",
     "blueprint",
     "route",
     "lifespan",
@@ -130,6 +131,24 @@ class Registry:
     def authenticators(self) -> Mapping[str, Authenticator]:
         """What turns a request into a principal, in the order of asking."""
         return self._named("authenticator")
+
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        """What users may have with other services, by name."""
+        return {c.name: self._charged_account(c) for c in self.of("account")}
+
+    def _charged_account(self, contribution: Contribution) -> Account:
+        account: Account = contribution.value
+        way: Any = account.sign_in
+        own = "sign_in" if isinstance(way, Form) else "subject"
+        function = getattr(way, own)
+        if function is None:
+            return account
+
+        async def run(given: Any) -> Any:
+            return await self.calls.run(contribution.provenance.plugin, f"account {account.name}", function(given))
+
+        return attrs.evolve(account, sign_in=attrs.evolve(way, **{own: run}))
 
     @property
     def blueprints(self) -> "Mapping[str, Blueprint]":

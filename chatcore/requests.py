@@ -1,11 +1,13 @@
-"""The body and the query of a request as attrs values, for use in a view; and how much of what comes is kept."""
+"""What a view asks of its request: the body and the query as attrs values, and a place among those that are answered;
+and how much of what comes is kept."""
 
 import asyncio
+from contextlib import AbstractContextManager
 from typing import TypeVar, get_args
 from weakref import WeakSet
 
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, WebsocketDisconnectEvent, WebsocketScope
-from quart import Quart, Request, request
+from quart import Quart, Request, current_app, request
 from quart.asgi import ASGIWebsocketConnection
 from quart.wrappers.request import Body
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -20,6 +22,9 @@ LARGEST_BODIES = 8
 LARGEST_MAILBOX = 2**22
 """Bytes of the messages of a WebSocket that wait for its view. If more come it is closed."""
 
+MOST_VALUES = 200_000
+"""Values in a JSON body: as text each takes two bytes or more, and in memory hundreds."""
+
 _SMALL = 2**16  # bytes of a body that does not count
 _MESSAGE = 100  # bytes that a message takes beside its text
 _TOO_BIG = 1009  # a code of the WebSocket protocol
@@ -32,7 +37,7 @@ async def read_body(type_: type[T]) -> T:
     Raises:
         RequestError: it is not JSON.
         ValidationFailed: it has the wrong shape; paths begin with `$`.
-        TooLarge: it is over the server's limit.
+        TooLarge: it is over the server's limit, or in too many parts.
         Overloaded: so many large ones come at once that this one was not taken.
     """
     try:
@@ -41,7 +46,22 @@ async def read_body(type_: type[T]) -> T:
     except RequestEntityTooLarge:
         limit = request.max_content_length
         raise TooLarge(f"the body has more than {limit} bytes", hint="max_body is the server's limit") from None
+    if _is_shredded(data):
+        raise TooLarge(f"the body has more than {MOST_VALUES} values", hint="send the same in fewer parts")
     return wire.structure(wire.loads(data), type_)
+
+
+def _is_shredded(data: bytes) -> bool:
+    """Whether JSON has too many values. Takes no longer for any bytes than for others."""
+    if _values(data) <= MOST_VALUES:
+        return False
+    plain = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    return plain.count(b'"') > 4 * MOST_VALUES or sum(map(_values, plain.split(b'"')[::2])) > MOST_VALUES
+
+
+def _values(data: bytes) -> int:
+    """How many values there are in JSON, and in its strings, if these were JSON."""
+    return data.count(b",") + data.count(b"{") + data.count(b"[")
 
 
 def read_query(cls: type[T]) -> T:
@@ -65,6 +85,16 @@ def read_query(cls: type[T]) -> T:
         return wire.structure(values, cls)
     except ValidationFailed as error:
         raise ValidationFailed([Problem(f"$.query{p.path[1:]}", p.message) for p in error.problems]) from None
+
+
+def admitted() -> AbstractContextManager[None]:
+    """Around work that takes as much as a turn does: it counts among the answers of which there are `max_streams`.
+
+    Raises:
+        Overloaded: on entering; the server is full, or about to stop. It is the client's answer: 503 with Retry-After.
+    """
+    place: AbstractContextManager[None] = current_app.extensions["chatcore"].admitted()
+    return place
 
 
 def _value(text: str, types: tuple[type, ...]) -> wire.JsonValue:

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from chatcore.approvals import Approvals
 from chatcore.database import Begun
-from chatcore.stop import LOG_FAILED, Stop
+from chatcore.stop import LOG_FAILED, LOST, Stop
 from chatcore.tools import JsonObject
 from chatcore.types import Event, MessageStored, RunEnded, StoredMessage, Turn, Usage
 
@@ -32,6 +32,7 @@ class Run:
         self.durable = 0
         self.settled = 0
         self.ending: RunEnded | None = None
+        self.lost = False
         self.messages: list[StoredMessage] = []
         self.usage: JsonObject | None = None
         self._strict = strict
@@ -40,14 +41,16 @@ class Run:
         self.begun: asyncio.Future[Begun]
         self._readers = 0
         self._read_elsewhere = 0.0
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[tuple[asyncio.Future[None], Callable[[], bool] | None]] = []
 
     async def until_begun(self) -> Begun:
         """What is stored of the turn, once it is stored."""
         return await self.begun
 
     def append(self, events: Sequence[Event]) -> None:
-        """Adds to the log. `RunEnded` is the last event of the last call."""
+        """Adds to the log, unless it is another worker's. `RunEnded` is the last event of the last call."""
+        if self.lost:
+            return
         self.events.extend(events)
         for event in events:
             if type(event) in _NOTED:
@@ -89,11 +92,22 @@ class Run:
             self.stop.request(LOG_FAILED)
             self.wake()
 
+    def lose(self) -> None:
+        """Ends it, for another worker has taken it: readers go on with what that has stored."""
+        self.lost = True
+        self.stop.request(LOST)
+        self.wake()
+
     def wake(self) -> None:
         """Lets every waiting reader look again."""
         waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
+        for waiter in waiting:
+            future, pass_on = waiter
+            if future.done():
+                continue
+            if pass_on is not None and pass_on():
+                self._waiting.append(waiter)
+            else:
                 future.set_result(None)
 
     @property
@@ -106,10 +120,10 @@ class Run:
         """Whether nothing will follow what readers see now."""
         return self.ended and self.visible == len(self.events)
 
-    async def changed(self) -> None:
-        """Waits until `wake`."""
+    async def changed(self, pass_on: Callable[[], bool] | None = None) -> None:
+        """Waits until `wake`. `pass_on` is called by it, and the waiting goes on as long as that gives True."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self._waiting.append((future, pass_on))
         await future
 
     async def wait_for_events(self, seconds: float) -> None:

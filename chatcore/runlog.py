@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from chatcore import eventlog
 from chatcore.database import LogRow
 from chatcore.database import Runs as RunTable
-from chatcore.errors import ChatcoreError
+from chatcore.errors import ChatcoreError, RunLost
 from chatcore.run import Run
 from chatcore.types import RunEnded
 
@@ -18,6 +18,8 @@ FLUSH_INTERVAL = 0.025
 """Seconds between two group commits of the log, at the least: how much of an answer a crash may cost."""
 LONGEST_ROW = 256
 """Events that one row of a run's log holds, at the most: it is read as a whole."""
+LARGEST_ROW = 2**18
+"""Bytes of a row, at the most, unless one event has more."""
 SETTLE_INTERVAL = 5.0
 """Seconds after which events move from the worker's journal to the logs of their runs."""
 
@@ -51,6 +53,11 @@ class LogWriter:
     def _wake_up(self) -> None:
         if self._task is None:
             self._task = asyncio.create_task(self._write_until_clean())
+
+    def drop(self, run: Run) -> None:
+        """Notes that the log of a run is another worker's."""
+        self._dirty.discard(run)
+        self._journaled.discard(run)
 
     async def finish(self, run: Run, ended: RunEnded | None) -> None:
         """Writes the end of a run, with what of its log is not in its place. None: another worker goes on with it.
@@ -111,6 +118,10 @@ class LogWriter:
                     self.signalled.set()
                 self.looked_at = time.monotonic()
                 self._journaled |= dirty
+        except RunLost:
+            self._dirty |= {run for run in dirty if not run.lost}
+            self.signalled.set()  # they tell which; all others are written in the next group
+            return
         except ChatcoreError as error:
             self._say(f"the run log cannot be written: {error}")
             for run in dirty:
@@ -143,8 +154,19 @@ class LogWriter:
 def _rows(parts: Iterable[tuple[Run, int, int]]) -> list[LogRow]:
     """The rows of parts of logs: of each the run, the number of its last event before the part, and the part's last."""
     return [
-        LogRow(run.turn.id, before + 1, last, eventlog.pack(run.events[before:last]))
+        row
         for run, after, end in parts
         for before in range(after, end, LONGEST_ROW)
-        for last in [min(before + LONGEST_ROW, end)]
+        for row in _packed(run, before, min(before + LONGEST_ROW, end))
     ]
+
+
+def _packed(run: Run, before: int, last: int) -> Iterator[LogRow]:
+    data = eventlog.pack(run.events[before:last])
+    if len(data) <= LARGEST_ROW or last - before == 1:
+        yield LogRow(run.turn.id, before + 1, last, data)
+    else:
+        del data
+        middle = (before + last) // 2
+        yield from _packed(run, before, middle)
+        yield from _packed(run, middle, last)

@@ -9,19 +9,20 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from chatcore import logs
 from chatcore.approvals import Approvals
+from chatcore.attachments import Attachments
 from chatcore.database import Approval, Begun, Conversations, Database, Jobs, RunRecord
 from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Runs as RunTable
 from chatcore.database.approvals import Decision
 from chatcore.database.runs import Signal
-from chatcore.errors import ChatcoreError
+from chatcore.errors import ChatcoreError, NotFound, RunLost
 from chatcore.plugins import Plugins
 from chatcore.protocols import Provider
 from chatcore.readers import LiveReader, Reader, StoredReader, Tail
@@ -53,6 +54,8 @@ LEASE = 15.0
 """Seconds for which a worker may be silent before its runs are taken for dead."""
 SIGNAL_INTERVAL = 0.1
 """Seconds between two looks at what other workers ask of this one's runs."""
+RETRY = 1.0
+"""Seconds until the next look after one that failed."""
 LONGEST_BREATH = 100
 """Events after which a run lets others have their turn, however much of its answer has come already."""
 BEGIN_DELAY = 0.005
@@ -68,9 +71,10 @@ _END = 2**62  # after the last event of any run
 class Runs:
     """All runs of this worker, and the way to those of others."""
 
-    def __init__(self, database: Database, plugins: Plugins, *, strict: bool = False) -> None:
+    def __init__(self, database: Database, plugins: Plugins, attachments: Attachments, *, strict: bool = False) -> None:
         """`strict`: an event is sent only when it is on disk."""
         self._plugins = plugins
+        self._attachments = attachments
         self._strict = strict
         self.counts = RunCounts()
         self.worker = ""
@@ -83,6 +87,7 @@ class Runs:
         self._tail = Tail(database)
         self._heeding: asyncio.Task[None] | None = None
         self._live: dict[str, Run] = {}
+        self._unclosed: dict[str, Run] = {}
         self._by_conversation: defaultdict[tuple[str, str], set[Run]] = defaultdict(set)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -107,7 +112,9 @@ class Runs:
         """
         approvals = Approvals(self._approvals)
         run = Run(turn, approvals, strict=self._strict, grace=grace, new_conversation=new_conversation)
-        self._launch(run, run_turn(turn, provider, self._conversations, run.until_begun, run.approvals, run.stop))
+        conversations, attachments = self._conversations, self._attachments
+        batches = run_turn(turn, provider, conversations, attachments, run.until_begun, run.approvals, run.stop)
+        self._launch(run, batches)
         run.begun = asyncio.create_task(_begin_soon(run, begin))
         run.begun.add_done_callback(partial(self._began, run))
         return run
@@ -115,7 +122,7 @@ class Runs:
     def _launch(self, run: Run, batches: AsyncGenerator[Sequence[Event], None]) -> None:
         """Begins the task of a run, which these are the events of."""
         self._live[run.turn.id] = run
-        self._by_conversation[run.turn.principal.id, run.turn.conversation_id].add(run)
+        self._by_conversation[_place(run)].add(run)
         run.watch_for_desertion()
         task = asyncio.create_task(self._generate(run, batches), name=f"run {run.turn.id}")
         self._tasks.add(task)
@@ -131,7 +138,10 @@ class Runs:
         """
         run = self._live.get(run_id)
         if run is not None and run.turn.principal.id == principal.id:
-            return LiveReader(run, after)
+            return LiveReader(run, after, partial(self._read_stored, principal, run_id))
+        return await self._read_stored(principal, run_id, after)
+
+    async def _read_stored(self, principal: Principal, run_id: str, after: int) -> StoredReader:
         return self._stored_reader(await self._table.get(principal, run_id), after)
 
     def _stored_reader(self, record: RunRecord, after: int, *, counts: bool = True) -> StoredReader:
@@ -163,13 +173,18 @@ class Runs:
 
     async def make_room(self, principal: Principal, conversation_id: str) -> None:
         """Stops the runs of a conversation in this worker that nobody reads any more, if that is what leaving them
-        means, and waits until they and those that have said their last word are over."""
+        means, and waits until they and those that have said their last word are over.
+
+        Raises:
+            DatabaseError: the end of one could not be stored, and still cannot.
+        """
         place = principal.id, conversation_id
         runs = [run for run in self._by_conversation.get(place, ()) if _gives_way(run)]
         for run in runs:
             run.stop.request("disconnected")
         for run in runs:
             await run.over.wait()
+        await self._close_late(run for run in self._unclosed.values() if _place(run) == place)
 
     async def make_room_elsewhere(self, principal: Principal, conversation_id: str) -> None:
         """As `make_room`, for the runs in other workers. Takes a second if one of them is to go on."""
@@ -244,7 +259,7 @@ class Runs:
 
     def join(self, worker: str) -> None:
         """Says under which name this worker leases its runs."""
-        self.worker = self._log.worker = worker
+        self.worker = self._log.worker = self._database.worker = worker
 
     async def keep(self, presence: Presence, *, retention: float) -> None:
         """Renews the leases of this worker's runs and, in one worker at a time, closes those of dead workers and drops
@@ -256,7 +271,8 @@ class Runs:
         while True:
             await asyncio.sleep(LEASE / 3)
             try:
-                await self._table.renew(self.worker, list(self._live), lease())
+                await self._table.renew(self.worker, [*self._live, *self._unclosed], lease())
+                await self._close_late(self._unclosed.values())
                 if await self.clean_up(presence) and time.monotonic() >= prune_at:
                     prune_at = time.monotonic() + PRUNE_INTERVAL
                     await self._table.prune(lease(-retention))
@@ -276,7 +292,7 @@ class Runs:
     async def recover(self, dead_workers: Sequence[str] = ()) -> int:
         """Closes the runs whose lease has run out, or whose worker is known to be dead. Gives their number."""
         records = await self._table.claim_expired(self.worker, datetime.now(UTC), lease(), dead_workers)
-        for record in records:
+        for record in (record for record in records if record.id not in self._live):
             if record.state != "waiting" or not await self._go_on(record):
                 await close_abandoned(self._database, record)
         if records:
@@ -292,14 +308,14 @@ class Runs:
         run.begun = asyncio.get_running_loop().create_future()
         run.begun.set_result(waiting.begun)
         run.take_up(waiting.events)
-        self._launch(run, go_on(waiting, run, self._database, self._plugins))
+        self._launch(run, go_on(waiting, run, self._database, self._attachments, self._plugins))
         return True
 
     async def _heed_signals(self) -> None:
         """While there are runs, does what other workers ask of them. Whoever writes the log sees signals in passing."""
         seen = self._log.signalled
         try:
-            while self._live:
+            while self._live or self._unclosed:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SIGNAL_INTERVAL):
                         await seen.wait()
@@ -310,8 +326,11 @@ class Runs:
                     for run_id, signal, until in await self._table.signals(self.worker):
                         if run_id in self._live:
                             _heed(self._live[run_id], signal, until)
+                        elif run_id in self._unclosed:
+                            await self._close_late([self._unclosed[run_id]])
                 except ChatcoreError as error:
                     logger.error("the signals of other workers cannot be read: %s", error)  # noqa: TRY400  it says all
+                    await asyncio.sleep(RETRY)
         finally:
             self._heeding = None
 
@@ -355,40 +374,64 @@ class Runs:
                     if len(run.events) - paused_at > LONGEST_BREATH:
                         paused_at = len(run.events)
                         await asyncio.sleep(0)
+        except RunLost:
+            run.lose()
         except Exception as error:  # noqa: BLE001  the run's boundary: readers and the database must learn of its end
-            reason = error.code if isinstance(error, ChatcoreError) else "internal"
-            told = _told(run, error)
-            self._append(run, [*await self._keep_unfinished(run), told, RunEnded("failed", reason)])
+            await self._fail(run, error)
         ended = run.ending
         await self._end(run, ended)
-        if ended is not None:
+        if ended is not None and not run.lost:
             self.counts.end(ended, run.messages)
             result = TurnResult(state=ended.state, reason=ended.reason, messages=tuple(run.messages), usage=run.usage)
             await self._plugins.finish(run.turn, result)
 
+    async def _fail(self, run: Run, error: Exception) -> None:
+        reason = error.code if isinstance(error, ChatcoreError) else "internal"
+        told = _told(run, error)
+        self._append(run, [*await self._keep_unfinished(run), told, RunEnded("failed", reason)])
+
     async def _keep_unfinished(self, run: Run) -> Sequence[Event]:
         """Stores what readers were told of an answer that broke off in a way that nobody foresaw."""
-        turn, origin = run.turn, origin_of(run.turn)
         try:
-            question = (await run.begun).path[-1].id
-            return await keep_unfinished(
-                self._conversations, turn.principal, turn.conversation_id, question, origin, run.events
-            )
+            return await self._keep(run)
         except ChatcoreError:
             return ()  # the database may be what has failed: that is told already
 
+    async def _keep(self, run: Run) -> Sequence[Event]:
+        turn, origin = run.turn, origin_of(run.turn)
+        question = (await run.begun).path[-1].id
+        return await keep_unfinished(
+            self._conversations, turn.principal, turn.conversation_id, question, origin, run.events
+        )
+
     async def _end(self, run: Run, ended: RunEnded | None) -> None:
         try:
-            await self._log.finish(run, ended)
+            if not run.lost:
+                await self._log.finish(run, ended)
+        except RunLost:
+            run.lose()
         except ChatcoreError as error:
-            # The row stays as it is: its lease runs out and recovery closes it when the database can be written again.
             logger.error("run %s has ended and could not be closed: %s", run.turn.id, error)  # noqa: TRY400
             run.give_up_durability()
+            if run.stop.reason != NOT_STORED:
+                self._unclosed[run.turn.id] = run
         finally:
+            if run.lost:
+                logger.warning("run %s was taken over by another worker while this one was silent", run.turn.id)
+                self._log.drop(run)
             self._leave(run)
 
+    async def _close_late(self, runs: Iterable[Run]) -> None:
+        """Stores what could not be stored of runs when they ended. Raises DatabaseError: it still cannot be."""
+        for run in list(runs):
+            with suppress(RunLost, NotFound):
+                if run.ended:
+                    await self._keep(run)
+                await self._log.finish(run, run.ending)
+            self._unclosed.pop(run.turn.id, None)
+
     def _leave(self, run: Run) -> None:
-        place = run.turn.principal.id, run.turn.conversation_id
+        place = _place(run)
         del self._live[run.turn.id]
         self._by_conversation[place].discard(run)
         if not self._by_conversation[place]:
@@ -401,6 +444,11 @@ async def _begin_soon(run: Run, begin: Callable[[], Awaitable[Begun]]) -> Begun:
     and sent, and the database's thread would be in the way."""
     await run.wait_for_events(BEGIN_DELAY)
     return await begin()
+
+
+def _place(run: Run) -> tuple[str, str]:
+    """Whose run it is, and in which conversation."""
+    return run.turn.principal.id, run.turn.conversation_id
 
 
 def _gives_way(run: Run) -> bool:
@@ -419,6 +467,8 @@ def _heed(run: Run, signal: Signal, until: datetime) -> None:
             run.read_elsewhere(until)
         case "decided":
             run.approvals.wake()
+        case "lost":
+            run.lose()
 
 
 async def _ended(reader: Reader) -> None:
@@ -430,7 +480,10 @@ async def _ended(reader: Reader) -> None:
 
 def _told(run: Run, error: Exception) -> Failed:
     if isinstance(error, ChatcoreError):
-        return failed(error)
+        told = failed(error)
+        if told.message != error.message:
+            logger.error("run %s failed: %s (%s)", run.turn.id, error, error.hint)
+        return told
     logger.exception("run %s failed", run.turn.id)
     return Failed("The answer failed for a reason that is in the server's log.")
 

@@ -13,6 +13,7 @@ from chatcore.tally import Tally
 
 if TYPE_CHECKING:
     from chatcore.access import Access
+    from chatcore.attachments import Attachments
     from chatcore.config import Config
     from chatcore.database import Conversations, Database, RecentDocuments
     from chatcore.lifespans import Lifespans
@@ -36,6 +37,7 @@ class State:
     plugins: "Plugins"
     database: "Database"
     conversations: "Conversations"
+    attachments: "Attachments"
     documents: "RecentDocuments"
     runs: "Runs"
     streams: "Streams"

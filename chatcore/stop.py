@@ -10,6 +10,8 @@ NOT_STORED = "not_stored"
 """The reason of a stop because the turn could not be stored: its answer has no place."""
 LOG_FAILED = "log_failed"
 """The reason of a stop because the log cannot keep its promise."""
+LOST = "lost"
+"""The reason of a stop because another worker has taken the run: nobody is told of an end here."""
 
 
 class Stop:

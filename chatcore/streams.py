@@ -8,15 +8,20 @@ the stream for dead, an end when the client takes nothing any more, and an end w
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TypeAlias
+from weakref import WeakSet, WeakValueDictionary
 
-from quart import Response
+import attrs
+from quart import Response, has_request_context, request
 from quart.typing import ResponseTypes
-from quart.wrappers.response import IterableBody
+from quart.wrappers.response import DataBody, IterableBody
 
 from chatcore import wire
 from chatcore.errors import ChatcoreError, Overloaded
 from chatcore.readers import Batch, Reader
+from chatcore.serving.direct import EXTENSION, Write
 from chatcore.stop import SERVER_STOPPED, Stop
 from chatcore.types import Event
 
@@ -32,6 +37,13 @@ STALLED = 60.0
 MANY = 100
 """Events in one piece from which on their reader counts as far behind."""
 
+LARGEST_PIECE = 2**16
+"""Bytes that a connection is given at once, of frames that are large: it keeps some pieces of what it cannot send."""
+MOST_WAITING = 2**28
+"""Bytes of answers that are not streams and have more than such a piece, which wait for their clients together."""
+LARGE = 2**18
+"""Bytes of frames that are made for one reader at once. Of an event with more there is one copy for all readers."""
+
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store, no-transform",
@@ -45,6 +57,10 @@ SHUTDOWN_FRAME = (
 FAILED_FRAME = b'event: error\ndata: {"error":"The stream failed; the server\'s log says why.","type":"internal"}\n\n'
 
 
+Render: TypeAlias = Callable[[int, Sequence[Event]], bytes]
+"""The frames of a batch of events."""
+
+
 class Streams:
     """The streams that are open in this worker."""
 
@@ -54,6 +70,8 @@ class Streams:
         self._limit = limit
         self._readers: set[Reader] = set()
         self._catching_up = asyncio.Lock()
+        self._large: WeakValueDictionary[bytes, _Shared] = WeakValueDictionary()
+        self._waiting: WeakSet[_Whole] = WeakSet()
         self._stops: set[Stop] = set()
 
     @property
@@ -78,15 +96,14 @@ class Streams:
         for stop in self._stops:
             stop.request(SERVER_STOPPED)
 
-    def respond(
-        self, reader: Reader, render: Callable[[int, Sequence[Event]], bytes], *, greeting: bytes = b""
-    ) -> Response:
+    def respond(self, reader: Reader, render: Render, *, greeting: bytes = b"") -> Response:
         """A response that follows a run. The reader is closed when the client has gone or has everything.
 
         `greeting` is sent at once. A client gets the response's head with the first bytes, not earlier.
         """
         response = StreamResponse(
-            self._frames(reader, render, greeting), headers={**HEADERS, "Chatcore-Run-Id": reader.run_id}
+            self._frames(reader, render, greeting, _short_way()),
+            headers={**HEADERS, "Chatcore-Run-Id": reader.run_id},
         )
         response.timeout = None
         self._readers.add(reader)
@@ -94,44 +111,77 @@ class Streams:
         return response
 
     async def _frames(
-        self, reader: Reader, render: Callable[[int, Sequence[Event]], bytes], greeting: bytes
+        self,
+        reader: Reader,
+        render: Render,
+        greeting: bytes,
+        write: Write | None,
     ) -> AsyncIterator[bytes]:
         pulse = _Pulse(reader.wake)
+        take = None
         reader.open()
         try:
             if greeting:
                 yield greeting
             while not self.draining:
-                batch = await reader.next()
-                frames = pulse.ping() if batch is None else await self._rendered(batch, render)
-                if frames:
-                    pulse.sending()
-                    yield frames
-                    pulse.sent()
+                batch = await reader.next(take)
+                pieces = (pulse.ping(),) if batch is None else await self._rendered(batch, render)
+                del batch  # it may be large, and this may take long
+                for piece in pieces:
+                    if piece:
+                        pulse.sending()
+                        yield piece
+                        pulse.sent()
+                        take = write and partial(_send, write, render, pulse)
             yield SHUTDOWN_FRAME
         except StopAsyncIteration:
             return
         except ChatcoreError as error:
-            told = {"error": error.message, "type": error.code, "status": error.status}
+            if error.told != error.message:
+                logger.error("a reader was sent away: %s (%s)", error, error.hint)  # noqa: TRY400  it says it all
+            told = {"error": error.told, "type": error.code, "status": error.status}
             yield b"event: error\ndata: %b\n\n" % wire.dumps(told)
         finally:
             self._readers.discard(reader)
             pulse.stop()
             reader.close()
 
-    async def _rendered(self, batch: Batch, render: Callable[[int, Sequence[Event]], bytes]) -> bytes:
-        """A batch as frames. Of the readers that are far behind, one has its turn at a time: what they want is long,
-        and everybody else would have to wait for all of them."""
+    async def _rendered(self, batch: Batch, render: Render) -> Iterable[bytes]:
+        """A batch as frames, in pieces. Of the readers that are far behind, one has its turn at a time: what they want
+        is long, and everybody else would have to wait for all of them."""
         if len(batch[1]) < MANY:
-            return render(*batch)
-        async with self._catching_up:
-            await asyncio.sleep(0)
-            return render(*batch)
+            frames = render(*batch)
+        else:
+            async with self._catching_up:
+                await asyncio.sleep(0)
+                frames = render(*batch)
+        return (frames,) if len(frames) <= LARGE else self._pieces(frames, batch, render)
+
+    def _pieces(self, frames: bytes, batch: Batch, render: Render) -> Iterator[bytes]:
+        """The frames of a batch as they are to be sent if they are large: made when their turn comes, and if one event
+        is large by itself, one copy of it for all its readers."""
+        first, events = batch
+        if len(frames) <= LARGE:
+            yield frames
+        elif len(events) > 1:
+            del frames
+            middle = len(events) // 2
+            for half in ((first, events[:middle]), (first + middle, events[middle:])):
+                yield from self._pieces(render(*half), half, render)
+        else:
+            del batch, events
+            shared = self._large.setdefault(frames, _Shared(frames))
+            del frames
+            for start in range(0, len(shared.frames), LARGEST_PIECE):
+                yield shared.frames[start : start + LARGEST_PIECE]
 
     def tame(self, response: ResponseTypes, blame: str) -> ResponseTypes:
-        """Makes the streaming response of any route, a plugin's included, safe for the worker; gives it back.
+        """Makes the response of any route, a plugin's included, safe for the worker; gives it back.
 
         `blame` is who made it, for the log.
+
+        Raises:
+            Overloaded: it is large, and so many large ones wait for their clients that it would be too much.
         """
         if isinstance(response, StreamResponse) or not isinstance(response, Response):
             return response
@@ -139,7 +189,16 @@ class Streams:
             speaks_sse = response.mimetype == "text/event-stream"
             response.response = IterableBody(self._tamed(response.response, speaks_sse=speaks_sse, blame=blame))
             response.timeout = None
+        elif isinstance(response.response, DataBody) and len(response.response.data) > LARGEST_PIECE:
+            response.response = self._whole(response.response)
         return response
+
+    def _whole(self, body: DataBody) -> "_Whole":
+        if self._waiting and sum(len(one.data) for one in self._waiting) + len(body.data) > MOST_WAITING:
+            raise Overloaded("so many large answers wait for their clients that there is no room for another")
+        whole = _Whole(body)
+        self._waiting.add(whole)
+        return whole
 
     async def _tamed(self, body: IterableBody, *, speaks_sse: bool, blame: str) -> AsyncIterator[bytes]:
         pulse, stop = _Pulse(lambda: None), Stop()
@@ -163,6 +222,42 @@ class Streams:
         finally:
             self._stops.discard(stop)
             pulse.stop()
+
+
+class _Whole(DataBody):
+    """A body that is there as a whole, and is sent in pieces: a connection keeps what it is given until it is sent."""
+
+    def __init__(self, body: DataBody) -> None:
+        super().__init__(body.data)
+        self.begin, self.end = body.begin, body.end
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(self.begin, self.end, LARGEST_PIECE):
+            yield self.data[start : min(start + LARGEST_PIECE, self.end)]
+
+
+@attrs.frozen(eq=False)
+class _Shared:
+    """The frames of an event, for as long as a reader needs them."""
+
+    frames: bytes
+
+
+def _short_way() -> Write | None:
+    """That of the current request, if there is one."""
+    if not has_request_context():
+        return None
+    write: Write | None = request.scope["extensions"].get(EXTENSION, {}).get("write")
+    return write
+
+
+def _send(write: Write, render: Render, pulse: "_Pulse", first: int, events: Sequence[Event]) -> bool:
+    """Sends what has just come, if the client takes it now."""
+    frames = render(first, events)
+    if not frames:
+        return True
+    pulse.spoke()
+    return write(frames)
 
 
 async def _next(chunks: AsyncIterator[bytes], stop: Stop) -> bytes | None:
@@ -200,6 +295,10 @@ class _Pulse:
         """Says that something is being sent."""
         self._spoken = self._loop.time()
         self._is_sending = True
+
+    def spoke(self) -> None:
+        """Says that something was sent at once."""
+        self._spoken = self._loop.time()
 
     def sent(self) -> None:
         """Says that there is room for more."""

@@ -10,6 +10,7 @@ import attrs
 
 from chatcore import eventlog, wire
 from chatcore.approvals import requested
+from chatcore.attachments import Attachments
 from chatcore.database import Approval, Begun, Conversations, Database, RunRecord
 from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Runs as RunTable
@@ -55,13 +56,13 @@ async def take_over(database: Database, record: RunRecord) -> Waiting | None:
     if len(stored) < 2:
         await approvals.close(record.id)
         return None
-    rows = await RunTable(database).take_over(owner, record.id)
+    rows = await RunTable(database).log(owner, record.id, 0)
     events = [event for row in rows for event in eventlog.unpack(row.data)]
     return Waiting(paused, Begun(conversation, False, (), stored), stored, events)
 
 
 async def go_on(
-    waiting: Waiting, run: Run, database: Database, plugins: Plugins
+    waiting: Waiting, run: Run, database: Database, attachments: Attachments, plugins: Plugins
 ) -> AsyncGenerator[Sequence[Event], None]:
     """The events of the rest of the turn. It is put together when something was decided: until then tools come and go.
 
@@ -85,7 +86,8 @@ async def go_on(
         await table.close(run.turn.id)
         raise
     resumed = Resumed(waiting.paused.tally, waiting.stored)
-    turn = run_turn(run.turn, provider, Conversations(database), run.until_begun, run.approvals, run.stop, resumed)
+    conversations = Conversations(database)
+    turn = run_turn(run.turn, provider, conversations, attachments, run.until_begun, run.approvals, run.stop, resumed)
     async with aclosing(turn) as batches:
         async for events in batches:
             yield events

@@ -17,9 +17,10 @@ from chatcore import wire
 from chatcore.approvals import Approvals, approval_of, digest, requested
 from chatcore.database import Approval, Conversations
 from chatcore.database.approvals import Outcome
-from chatcore.errors import RequestError, ToolFailed
+from chatcore.errors import ChatcoreError, RequestError, ToolFailed
 from chatcore.paused import Tally
 from chatcore.progress import Reports
+from chatcore.questions import Asking, Clock
 from chatcore.stop import SERVER_STOPPED, Stop
 from chatcore.tools import Invocation, JsonObject, Tool, ToolCall, ToolResult
 from chatcore.types import (
@@ -111,6 +112,7 @@ class ToolCalls:
 
     async def go_on(self, stored: Sequence[StoredMessage]) -> AsyncGenerator[Sequence[Event], None]:
         """As `run`, where another worker has begun: what it has asked is waited for, what it had running is lost."""
+        await self.approvals.questions.table.close_all(self.turn.id)
         waiting = {approval.place: approval for approval in await self.approvals.table.unsettled(self.turn.id)}
         for call, place in _with_places(stored):
             if place.id in waiting:
@@ -254,22 +256,16 @@ class ToolCalls:
         if call.tool is None:
             return ToolResult(call.refusal, True)
         name = call.tool.name
-        invocation = Invocation(
-            call=call.call,
-            arguments=call.arguments,
-            principal_id=self.turn.principal.id,
-            conversation_id=self.turn.conversation_id,
-            run_id=self.turn.id,
-            progress=partial(self._reports.add, call.call),
-        )
         limit = call.tool.timeout or self.turn.limits.tool_timeout
         try:
-            async with asyncio.timeout(limit):
-                result = await call.tool.run(invocation)
+            async with asyncio.timeout(limit) as time:
+                result = await self._invoke(call.tool, call, time)
         except TimeoutError:
             return ToolResult(f"{name} did not answer within {limit:g} seconds.", True)
         except ToolFailed as error:
             return ToolResult(error.message, True)
+        except ChatcoreError as error:
+            return ToolResult(f"{name} failed: {error.told}", True)
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
@@ -277,6 +273,23 @@ class ToolCalls:
         except Exception as error:  # noqa: BLE001  a tool is foreign code: its failure is an answer, not the turn's end
             return ToolResult(f"{name} failed: {type(error).__name__}: {error}", True)
         return result
+
+    async def _invoke(self, tool: Tool, call: _Call, time: asyncio.Timeout) -> ToolResult:
+        questions = self.approvals.questions
+        asking = Asking(self.turn, call.call, questions, self._reports.tell, Clock(time))
+        invocation = Invocation(
+            call=call.call,
+            arguments=call.arguments,
+            principal_id=self.turn.principal.id,
+            conversation_id=self.turn.conversation_id,
+            run_id=self.turn.id,
+            progress=partial(self._reports.add, call.call),
+            ask=asking.ask,
+        )
+        try:
+            return await tool.run(invocation)
+        finally:
+            await asking.end()
 
 
 def _with_places(stored: Sequence[StoredMessage]) -> list[tuple[ToolCall, StoredMessage]]:

@@ -33,6 +33,40 @@ class ToolCall:
     arguments: str = ""
 
 
+@attrs.frozen(kw_only=True)
+class Question:
+    """What a tool asks a person while it runs: to fill in a form, or to open a page.
+
+    `message` says what for. `form` is the JSON Schema of an object whose properties are texts, numbers, booleans,
+    choices (`enum`, or `oneOf` with titles) or lists of choices, with their defaults; one without properties asks for
+    no more than a yes. With `url` there is no form: what the page wants to know is not for chatcore to see. `asker` is
+    who asks, where that is not the tool itself.
+    """
+
+    message: str
+    form: JsonObject = attrs.field(factory=dict)
+    url: str | None = None
+    asker: str = ""
+
+
+QuestionAction: TypeAlias = Literal["accept", "decline", "cancel"]
+
+
+@attrs.frozen(kw_only=True)
+class QuestionAnswer:
+    """What a person says to a question: `accept` with what was filled in as `content`, `decline`, or `cancel`, which
+    leaves it open. Where nobody was asked, or nobody has answered, `reason` says why."""
+
+    action: QuestionAction
+    content: JsonObject = attrs.field(factory=dict)
+    reason: str = ""
+
+
+async def _nobody(question: Question) -> QuestionAnswer:
+    """Where there is no person to ask."""
+    return QuestionAnswer(action="decline", reason="there is nobody here who could be asked")
+
+
 def _unheard(message: str, done: float | None = None, of: float | None = None) -> None:
     """Where nobody follows a call."""
 
@@ -43,6 +77,9 @@ class Invocation:
 
     `progress(message, done, of)` tells the client how far the call is: what is being done, how much is, and of how
     much; the last two may be None. It may be called as often as one likes: not everything is told.
+
+    `await ask(Question(message=…))` asks the person for whom it runs, and waits for the answer; the tool's time limit
+    does not run meanwhile. Where nobody can be asked it is declined at once.
     """
 
     call: ToolCall
@@ -51,6 +88,7 @@ class Invocation:
     conversation_id: str
     run_id: str
     progress: Callable[[str, float | None, float | None], None] = attrs.field(default=_unheard, repr=False, eq=False)
+    ask: Callable[[Question], Awaitable[QuestionAnswer]] = attrs.field(default=_nobody, repr=False, eq=False)
 
 
 @attrs.frozen
@@ -80,7 +118,8 @@ class Tool:
     configuration says nothing else, a call of a destructive tool needs a person's consent.
 
     `source` is the tool source that it comes from, which the registry notes, or the part of it that the source names
-    (`SOURCE/PART`); None for a plugin's own tool.
+    (`SOURCE/PART`); None for a plugin's own tool. `contexts` are words for what it is about, such as `calendar`, for
+    whoever chooses among many tools.
     """
 
     name: str = attrs.field(validator=attrs.validators.matches_re(r"[A-Za-z0-9_-]{1,64}"))
@@ -93,6 +132,7 @@ class Tool:
     idempotent: bool = False
     open_world: bool = False
     source: str | None = attrs.field(default=None, eq=False)
+    contexts: tuple[str, ...] = attrs.field(default=(), eq=False)
 
     @property
     def definition(self) -> JsonObject:

@@ -14,6 +14,7 @@ import attrs
 from chatcore import wire
 from chatcore.answer import Answer
 from chatcore.approvals import Approvals
+from chatcore.attachments import Attachments
 from chatcore.database import Begun, Conversations, NewMessage
 from chatcore.errors import ChatcoreError, DatabaseError, ProviderError, ProviderRefused, StreamBroken
 from chatcore.paused import REPEATS, Paused, Tally
@@ -64,6 +65,7 @@ class _Work:
     turn: Turn
     provider: Provider
     conversations: Conversations
+    attachments: Attachments
     begun: Callable[[], Awaitable[Begun]]
     approvals: Approvals
     stop: Stop
@@ -80,6 +82,7 @@ async def run_turn(
     turn: Turn,
     provider: Provider,
     conversations: Conversations,
+    attachments: Attachments,
     begun: Callable[[], Awaitable[Begun]],
     approvals: Approvals,
     stop: Stop,
@@ -95,7 +98,7 @@ async def run_turn(
     """
     tally = Tally() if resumed is None else resumed.tally
     tools = () if turn.parameters.get("tool_choice") == "none" else tuple(turn.tools.values())
-    work = _Work(turn, provider, conversations, begun, approvals, stop, tally, list(turn.history), tools)
+    work = _Work(turn, provider, conversations, attachments, begun, approvals, stop, tally, list(turn.history), tools)
     async with aclosing(_begin(work, resumed)) as batches:
         async for events in batches:
             yield events
@@ -134,7 +137,7 @@ async def _begin(work: _Work, resumed: Resumed | None) -> AsyncGenerator[Sequenc
 
 async def _ask(work: _Work, answer: Answer) -> AsyncGenerator[Sequence[Event], None]:
     """One call of the model, and one more without tools if it refuses them. A failure is noted."""
-    if images := _take_images(work):
+    if images := await _take_images(work):
         answer.add(images)
         yield images
     try:
@@ -185,28 +188,37 @@ def _end(work: _Work, ending: _Ending) -> list[Event]:
 
 async def _stream(work: _Work, answer: Answer) -> AsyncGenerator[Sequence[Event], None]:
     """What the provider says, taken in as it comes. A stop closes the provider's generator, and so its connection."""
-    stream = work.provider.stream(_request(work))
+    stream = work.provider.stream(await _request(work))
     try:
         async for events in stream:
+            images = len(answer.images)
             answer.add(events)
-            yield events
+            yield events if len(answer.images) == images else await _keep_images(work, answer, images, events)
     finally:
         if isinstance(stream, AsyncGenerator):
             await stream.aclose()
 
 
-def _take_images(work: _Work) -> list[Event]:
+async def _keep_images(work: _Work, answer: Answer, known: int, events: Sequence[Event]) -> Sequence[Event]:
+    """The events with links to their images. Of the answer's images those after the `known` ones came with them."""
+    await work.begun()  # the files hang on the conversation
+    kept = await work.attachments.keep(work.turn.principal, work.turn.conversation_id, events)
+    answer.images[known:] = [event.part for event in kept if isinstance(event, Attachment)]
+    return kept
+
+
+async def _take_images(work: _Work) -> Sequence[Event]:
     """What the tools of the last hop made that is not text: it belongs to the answer that follows."""
-    images: list[Event] = [Attachment(part) for part in work.images]
+    images = [Attachment(part) for part in work.images]
     work.images.clear()
-    return images
+    return await work.attachments.keep(work.turn.principal, work.turn.conversation_id, images)
 
 
-def _request(work: _Work) -> ModelRequest:
+async def _request(work: _Work) -> ModelRequest:
     without = () if work.tools else ("tool_choice", "parallel_tool_calls")
     return ModelRequest(
         model=work.turn.model,
-        messages=tuple(work.history),
+        messages=await work.attachments.sent(work.turn.principal, work.history),
         tools=tuple(tool for tool in work.tools if tool.name not in work.turn.hidden),
         parameters={key: value for key, value in work.turn.parameters.items() if key not in without},
         conversation_id=work.turn.conversation_id,
@@ -259,7 +271,8 @@ def _pause(reason: str, text: str, data: JsonObject) -> _Ending:
 
 def _stopped(reason: str) -> _Ending:
     state: RunState = "incomplete" if reason == SERVER_STOPPED else "stopped"
-    told = failed(DatabaseError("The answer was stopped: it could not be kept.")) if reason == LOG_FAILED else None
+    lost = "The answer was stopped: it could not be kept."
+    told = Failed(lost, DatabaseError.code) if reason == LOG_FAILED else None
     return _Ending(state, reason, not_run="This tool was not run: the answer was stopped.", event=told)
 
 
@@ -276,7 +289,7 @@ def _ending_after_tools(work: _Work) -> _Ending | None:
 def failed(error: ChatcoreError) -> Failed:
     """The event that tells of an error."""
     if not isinstance(error, ProviderError):
-        return Failed(error.message, error.code, error.status)
+        return Failed(error.told, error.code, error.status)
     return Failed(error.message, error.kind or error.code, error.told_status, error.details)
 
 
@@ -293,6 +306,8 @@ async def _store_answer(work: _Work, answer: Answer, ending: _Ending | None) -> 
         partial=ending is not None and ending.state != "completed",
         not_run=None if ending is None else ending.not_run,
     )
+    said = await work.attachments.out_of_text(work.turn.principal, work.turn.conversation_id, messages[0].message)
+    messages[0] = attrs.evolve(messages[0], message=said)
     parent_id = work.last_id or (await work.begun()).path[-1].id
     stored = await work.conversations.add_answer(work.turn.principal, work.turn.conversation_id, parent_id, messages)
     work.history.append(messages[0].message)

@@ -23,7 +23,10 @@ FINAL_STATES: frozenset[RunState] = frozenset({"completed", "stopped", "incomple
 
 @attrs.frozen
 class Principal:
-    """Somebody on whose behalf something is done. Everything stored belongs to one."""
+    """Somebody on whose behalf something is done. Everything stored belongs to one.
+
+    `scopes` are what they may do: `*` for all; none for what needs no scope of its own (`chat`).
+    """
 
     id: str
     scopes: frozenset[str] = frozenset()
@@ -283,6 +286,33 @@ class ApprovalRequested:
     expires_at: datetime
 
 
+@attrs.frozen(kw_only=True)
+class QuestionAsked:
+    """A running call asks a person something and waits for the answer, which must repeat the `digest`.
+
+    `form` is the JSON Schema of what is to be filled in; with `url` a page is to be opened instead, and the form is
+    empty. `asker` is who asks: a server of tools, or the tool.
+    """
+
+    question_id: str
+    call_id: str
+    asker: str
+    message: str
+    form: JsonObject
+    url: str | None
+    digest: str
+    expires_at: datetime
+
+
+@attrs.frozen(kw_only=True)
+class QuestionClosed:
+    """A question waits no longer. `outcome` is accept, decline, cancel, or expired; what was filled in is not told."""
+
+    question_id: str
+    call_id: str
+    outcome: str
+
+
 @attrs.frozen
 class ToolStarted:
     """chatcore begins to run a tool. What the model said to ask for it is in the `ToolCall…` events before."""
@@ -305,7 +335,8 @@ class Notice:
     """Something that the user should know and the model did not say.
 
     `kind` is one of: tools_unsupported, hop_limit, tool_error_limit, cost_limit, repeated_call, approval_required,
-    tool_followup_required, tool_progress, or a plugin's own. `data` are its numbers and names.
+    question_declined, tool_followup_required, tool_progress, image_not_kept, or a plugin's own. `data` are its numbers
+    and names.
     """
 
     kind: str
@@ -341,6 +372,8 @@ Event: TypeAlias = (
     | RunStarted
     | MessageStored
     | ApprovalRequested
+    | QuestionAsked
+    | QuestionClosed
     | ToolStarted
     | ToolFinished
     | Notice

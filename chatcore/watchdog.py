@@ -19,10 +19,13 @@ A loop that is late is not always blocked:
 import asyncio
 import gc
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from io import FileIO
 from pathlib import Path
 from types import FrameType
 from typing import Self, TypeAlias
@@ -138,13 +141,14 @@ class Watchdog:
     # --- in the thread ------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        starved = _starved()
-        while not self._stop.wait(max(_SLACK, self._last.due + _SLACK - self._now())):
-            beat = self._last
-            if self._now() >= beat.due + _SLACK:
-                first = self._glance()  # before anything that lets the loop go on
-                self._look(beat, first, _starved() - starved)
-            starved = _starved()
+        with _statistics() as statistics:
+            starved = _starved(statistics)
+            while not self._stop.wait(max(_SLACK, self._last.due + _SLACK - self._now())):
+                beat = self._last
+                if self._now() >= beat.due + _SLACK:
+                    first = self._glance()  # before anything that lets the loop go on
+                    self._look(beat, first, _starved(statistics) - starved)
+                starved = _starved(statistics)
 
     def _look(self, beat: _Beat, before: _Glance, starved: float) -> None:
         """Looks at a loop that is late, until it beats again. `starved` is for how long this thread was kept from it by
@@ -196,12 +200,17 @@ class Watchdog:
             return False
 
 
-def _starved() -> float:
-    """For how many seconds the calling thread was ready to run and others had the CPU, where the system tells."""
+def _statistics() -> AbstractContextManager[FileIO | None]:
+    """What the system tells of the calling thread, open: to be read twenty times a second."""
     try:
-        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
+        return FileIO("/proc/thread-self/schedstat")
     except OSError:
-        return 0.0
+        return nullcontext()
+
+
+def _starved(statistics: FileIO | None) -> float:
+    """For how many seconds that thread was ready to run and others had the CPU."""
+    return int(os.pread(statistics.fileno(), 100, 0).split()[1]) / 1e9 if statistics else 0.0
 
 
 def _seconds_in_code(before: _Glance, after: _Glance) -> float:

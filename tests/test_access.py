@@ -234,6 +234,16 @@ async def test_all_scopes_are_needed(scopes: str, status: int) -> None:
     assert (await client_of(Keys()).get("/admin", headers=headers)).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("scopes", "status"), [("", 200), ("chat", 200), ("*", 200), ("admin chat", 200), ("metrics", 403), ("admin", 403)]
+)
+async def test_named_scopes_open_what_they_name_and_no_more(scopes: str, status: int) -> None:
+    """A view that names no scope needs `chat`, which who names none has; also the one that forgot its policy."""
+    headers = {"Authorization": "Key anna", "X-Scopes": scopes}
+    for path in ("/mine", "/forgotten"):
+        assert (await client_of(Keys()).get(path, headers=headers)).status_code == status
+
+
 async def test_a_missing_scope_is_named() -> None:
     """So that the user knows what to ask for."""
     headers = {"Authorization": "Key anna", "X-Scopes": "admin"}

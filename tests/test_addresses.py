@@ -81,6 +81,18 @@ async def test_a_name_is_resolved_to_an_address_that_was_checked(monkeypatch: py
         await Reach().resolve("mixed.example", 443)
 
 
+async def test_what_is_no_name_of_a_host_has_no_address(monkeypatch: pytest.MonkeyPatch):
+    """A text that the look-up cannot even ask for; what it raises then is no `OSError` of its own."""
+
+    async def getaddrinfo(host: str, port: int, **kwargs: object):
+        return host.encode("idna")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    for host in ("a..b", "x" * 64):
+        with pytest.raises(OSError, match="no name of a host"):
+            await Reach().resolve(host, 80)
+
+
 async def test_a_literal_address_is_checked_as_well():
     """As is a name of this machine."""
     for host in ("127.0.0.1", "::1", "localhost"):

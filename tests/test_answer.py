@@ -98,7 +98,7 @@ def test_nothing_yet() -> None:
     [
         (TextDelta(""), True),
         (Usage({}), True),
-        (Finish("stop"), True),
+        (Finish("stop"), False),
         (ReasoningDelta("", ()), True),
         (RunStarted("r", "c"), True),
         (Notice("hop_limit", "x"), True),
@@ -111,7 +111,7 @@ def test_nothing_yet() -> None:
     ],
 )
 def test_empty_means_nothing_to_store(event: Event, empty: bool) -> None:
-    """Usage, a finish, and what is no part of an answer do not make a message."""
+    """Usage, and what is no part of an answer, do not make a message; that the model has ended does."""
     assert answer_of(event).empty is empty
 
 

@@ -117,6 +117,8 @@ def test_help_imports_nothing_of_the_server():
         "quart",
         "peewee",
         "httpx",
+        "cryptography",
+        "oauthlib",
         "aiohttp",
         "cattrs",
         "pluggy",
@@ -231,7 +233,7 @@ def test_a_class_can_be_loaded_that_is_not_installed_as_a_plugin(directory):
     states = {row["name"]: (row["state"], row["distribution"], row["reason"]) for row in rows}
     assert states["chaos"] == ("on", "chatcore.testing.chaos:Chaos", "")
     assert states["plugin"][0] == "failed"
-    assert "No module named 'chatcore.testing.nowhere'" in states["plugin"][2]
+    assert "there is no module 'chatcore.testing.nowhere'" in states["plugin"][2]
     assert states["testing"][2] == "'chatcore.testing' is not the class of a plugin, written MODULE:CLASS"
 
 
@@ -459,6 +461,8 @@ def test_new_does_not_write_over_anything(directory):
     (directory / "joke").mkdir()
     assert "exists: choose another directory with --into" in run("new", "joke", code=1)
     assert not list((directory / "joke").iterdir())
+    (directory / "file").write_text("")
+    assert "Not a directory: choose a directory with --into" in run("new", "joke", "--into", "file/joke", code=1)
 
 
 # --- serve ------------------------------------------------------------------------------------------------------------

@@ -222,7 +222,7 @@ def test_what_is_generated_is_up_to_date():
 def test_every_hook_has_a_page_with_its_signature(state: State):
     """The page also says when it is called and what happens when it fails, and has an example."""
     hooks = state.plugins.hooks()
-    assert len(hooks) == 9
+    assert len(hooks) == 10
     for hook in hooks:
         page = reference(f"hooks/{hook.name}.md")
         function = getattr(Plugin, hook.name)

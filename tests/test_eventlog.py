@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, get_args
 
+import attrs
 import pytest
 
 from chatcore import types
@@ -39,6 +40,17 @@ SAMPLES: dict[type, Any] = {
     types.ApprovalRequested: types.ApprovalRequested(
         call_id="a", tool="lookup", arguments={"x": [1, None]}, digest="d", expires_at=NOW
     ),
+    types.QuestionAsked: types.QuestionAsked(
+        question_id="q",
+        call_id="a",
+        asker="mail",
+        message="Who?",
+        form={"type": "object", "properties": {}},
+        url=None,
+        digest="d",
+        expires_at=NOW,
+    ),
+    types.QuestionClosed: types.QuestionClosed(question_id="q", call_id="a", outcome="expired"),
     types.ToolStarted: types.ToolStarted(ToolCall("a", "lookup", "{}")),
     types.ToolFinished: types.ToolFinished(
         ToolCall("a", "lookup", "{}"), ToolResult("out", True, ({"type": "image_url"},)), 8, NOW
@@ -53,6 +65,20 @@ SAMPLES: dict[type, Any] = {
 def test_every_event_comes_back_as_it_was(kind: type) -> None:
     """Whatever a run's log may hold survives the database; a new event without a sample fails here."""
     assert unpack(pack([SAMPLES[kind]])) == [SAMPLES[kind]]
+
+
+@pytest.mark.parametrize("large", [2**64, -(2**63) - 1, 10**300])
+def test_integers_of_any_size_come_back(large: int) -> None:
+    """A server may say a number in JSON that no machine word holds, in whatever it says."""
+    stored = attrs.evolve(STORED, usage={"prompt_tokens": large, "most": [2**64 - 1, -(2**63)], "byok": True})
+    events = [types.Usage({"cost": large}), types.Annotated([{"deep": [[large]]}], b"{}"), types.MessageStored(stored)]
+    assert unpack(pack(events)) == events
+
+
+def test_text_without_utf8_loses_that_and_no_more() -> None:
+    """As everywhere else where JSON is written."""
+    [event] = unpack(pack([types.Usage({"a\ud800": ("b\udfff", 1.5, None)})]))
+    assert event == types.Usage({"a?": ["b?", 1.5, None]})
 
 
 def test_a_list_keeps_its_order() -> None:

@@ -14,22 +14,23 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def test_there_is_an_example_of_each_kind():
-    """A tool, a provider, an authenticator and routes, and each has tests of its own."""
+    """A tool, a provider, an authenticator, an account and routes, and each has tests of its own."""
     kinds = {path.stem for path in EXAMPLES}
-    assert kinds == {"tool_plugin", "provider_plugin", "authenticator_plugin", "routes_plugin"}
+    assert kinds == {"tool_plugin", "provider_plugin", "authenticator_plugin", "account_plugin", "routes_plugin"}
     for path in EXAMPLES:
         assert (ROOT / "examples" / "tests" / f"test_{path.name}").is_file()
 
 
 async def test_all_examples_run_in_one_server(start_server: Callable[..., Awaitable[Any]], tmp_path: Path):
-    """With `--plugins-dir examples` they are on together; the authenticator says what it lacks."""
+    """With `--plugins-dir examples` they are on together; two say what they lack."""
     server = await start_server("--plugins-dir", str(ROOT / "examples"), "--disable", "llama")
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
         rows = {row["name"]: row for row in (await client.get("/api/plugins")).json()["plugins"]}
         states = {path.stem: rows[path.stem]["state"] for path in EXAMPLES}
-        off = {"authenticator_plugin": "off"}
+        off = {"authenticator_plugin": "off", "account_plugin": "off"}
         assert states == {"tool_plugin": "on", "provider_plugin": "on", "routes_plugin": "on"} | off
         assert rows["authenticator_plugin"]["reason"].startswith("set 'proxies'")
+        assert rows["account_plugin"]["reason"].startswith("set GITHUB_CLIENT_ID")
         body = {"model": "markov", "messages": [{"role": "user", "content": "The server"}], "max_tokens": 3}
         stream = (await client.post("/api/chat/stream", json=body)).text
         assert len(re.findall(r'"content":"\S+ "', stream)) in (1, 2, 3)

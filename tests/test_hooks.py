@@ -218,6 +218,7 @@ def test_every_hook_is_listed_with_its_implementers(load):
         "register_tools",
         "register_storage",
         "register_auth",
+        "register_accounts",
         "register_routes",
         "register_lifespans",
         "register_commands",

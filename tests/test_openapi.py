@@ -195,9 +195,9 @@ def test_errors(api):
     """Those that the view names, and those that follow from its body, query and policy; all of one form."""
     path = "/chat/conversations/{conversation_id}/messages/{message_id}"
     assert list(operation(api, "post", "/chat/stream")["responses"]) == [
-        "200", "400", "401", "404", "413", "422", "503",
+        "200", "400", "401", "403", "404", "413", "422", "503",
     ]  # fmt: skip
-    assert list(operation(api, "get", "/chat/conversations")["responses"]) == ["200", "401", "422"]
+    assert list(operation(api, "get", "/chat/conversations")["responses"]) == ["200", "401", "403", "422"]
     assert list(operation(api, "put", path)["responses"]) == ["204", "401", "403", "404"]
     assert list(operation(api, "get", "/chat/files/{name}")["responses"]) == ["200"]
     assert operation(api, "put", path)["responses"]["404"] == {
@@ -257,9 +257,9 @@ def test_security(api):
     """A public view needs nothing, any other a bearer token, with its scopes; one that says nothing is not public."""
     path = "/chat/conversations/{conversation_id}/messages/{message_id}"
     assert operation(api, "get", "/chat/files/{name}")["security"] == []
-    assert operation(api, "post", "/chat/stream")["security"] == [{"bearer": []}]
+    assert operation(api, "post", "/chat/stream")["security"] == [{"bearer": ["chat"]}]
     assert operation(api, "put", path)["security"] == [{"bearer": ["chat", "write"]}]
-    assert operation(api, "get", "/bare")["security"] == [{"bearer": []}]
+    assert operation(api, "get", "/bare")["security"] == [{"bearer": ["chat"]}]
     assert api["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
 
 
@@ -293,7 +293,7 @@ def test_a_view_that_describes_itself_wrongly_is_logged(wrong, caplog):
         api = document(app, title="Shop", version="1")
     assert "the route odd describes itself" in caplog.text
     assert operation(api, "get", "/wrong/{id}")["summary"] == "Wrong"
-    assert list(operation(api, "get", "/wrong/{id}")["responses"]) == ["200", "401"]
+    assert list(operation(api, "get", "/wrong/{id}")["responses"]) == ["200", "401", "403"]
     assert "requestBody" in operation(api, "post", "/chat/stream")
     assert list(OpenAPIV31SpecValidator(api).iter_errors()) == []
 

@@ -134,6 +134,21 @@ def test_a_broken_plugin_is_a_row_and_the_others_go_on(load, caplog, name, reaso
     assert all(name not in hook.implementers for hook in plugins.hooks())
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "reason"),
+    [
+        ("no_such.module:Plugin", "plugin", "there is no module 'no_such' where Python looks for modules"),
+        ("chatcore.no_such:Plugin", "plugin", "there is no module 'chatcore.no_such' where Python looks for modules"),
+        ("chatcore.hooks:NoSuch", "nosuch", "the module chatcore.hooks has no 'NoSuch'"),
+        ("two words", "words", "'two words' is not the class of a plugin, written MODULE:CLASS"),
+    ],
+)
+def test_a_class_that_is_not_there_is_a_row(load, caplog, place, name, reason):
+    """What was written wrong is said, without a traceback through Python's own modules."""
+    assert row_of(load(load=(place,)), name).reason == reason
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize("name", ["raises_on_import", "wrong_type", "future", "wrong_settings", "off"])
 def test_strict_makes_a_broken_plugin_an_error(load, name):
     """With strict, what is failed or off stops the start; the message names plugin, file and reason."""
@@ -428,6 +443,30 @@ def test_files_of_a_static_folder_need_no_policy(load):
     assert row_of(load(texts={"page": text}), "page").state == "on"
 
 
+async def test_an_account_that_is_none_fails_its_plugin(load):
+    """Something else, or one that would send its secret in the open; and a name is one plugin's only."""
+    text = """
+        from chatcore.hooks import NoSettings, Plugin, hookimpl
+        from chatcore.protocols import Account, OAuth
+
+        class Mail(Plugin[NoSettings]):
+            @hookimpl
+            def register_accounts(self):
+                url = "{url}"
+                yield {given}
+    """
+    account = 'Account(name="mail", title="Mail", sign_in=OAuth(authorize_url=url, token_url=url, client_id="c"))'
+    for url, given, reason in (
+        ("https://mail.example", "OAuth(authorize_url=url, token_url=url, client_id='c')", "wanted Account"),
+        ("http://mail.example", account, "wanted https://…"),
+    ):
+        row = row_of(load(texts={"mail": text.format(url=url, given=given)}), "mail")
+        assert (row.state, reason in row.reason) == ("failed", True)
+    good = text.format(url="https://mail.example", given=account)
+    with pytest.raises(DuplicateName, match=r"the account 'mail' is given by plugin mail .* and by plugin post"):
+        load(texts={"mail": good, "post": good})
+
+
 # --- taking out -------------------------------------------------------------------------------------------------------
 
 EVERYTHING = """
@@ -439,7 +478,7 @@ EVERYTHING = """
 
     from chatcore.access import public
     from chatcore.hooks import NoSettings, Plugin, hookimpl
-    from chatcore.protocols import Credentials, Health, Lifespan
+    from chatcore.protocols import Account, Credentials, Form, Health, Lifespan, SignedIn
     from chatcore.tools import Tool
 
     blueprint = Blueprint("everything", __name__)
@@ -501,6 +540,13 @@ EVERYTHING = """
             yield Thing()
 
         @hookimpl
+        def register_accounts(self):
+            yield Account(name="thing", title="Thing", sign_in=Form(fields=(), sign_in=self.sign_in))
+
+        async def sign_in(self, typed):
+            return SignedIn(document={})
+
+        @hookimpl
         def register_routes(self):
             yield blueprint
 
@@ -528,6 +574,7 @@ async def test_a_plugin_that_is_taken_out_leaves_nothing_behind(load):
     plugins = load(texts={"everything": EVERYTHING})
     row = row_of(plugins, "everything")
     assert sorted(row.contributes) == [
+        "account thing",
         "authenticator thing",
         "blob store thing",
         "blueprint everything",

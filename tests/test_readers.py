@@ -3,22 +3,24 @@
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from chatcore import readers
+from chatcore import readers, runlog
+from chatcore.attachments import Attachments
+from chatcore.builtin.disk import DiskFiles
 from chatcore.config import Loaded
-from chatcore.database import Conversations, Database, NewMessage, NewRun
+from chatcore.database import Conversations, Database, LogRow, NewMessage, NewRun, tables
 from chatcore.database import Runs as RunTable
 from chatcore.database.runs import Signal
-from chatcore.errors import DatabaseError
+from chatcore.errors import DatabaseError, RunLost
 from chatcore.plugins import Plugins
-from chatcore.readers import Reader
+from chatcore.readers import Reader, StoredReader
 from chatcore.run import Run
 from chatcore.runs import Runs, lease
 from chatcore.testing.scripted import ScriptedProvider, Step, text
@@ -30,32 +32,32 @@ ANN = Principal("ann")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    sqlite = request.param == "sqlite"
-    database = Database(str(tmp_path / "chat.db") if sqlite else request.getfixturevalue("postgres_url"))
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "chat.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
+
+
+@asynccontextmanager
+async def worker(url: str, name: str) -> AsyncIterator[Runs]:
+    database = Database(url)
     await database.open()
-    yield database
+    attachments = Attachments.of(database, lambda: DiskFiles(Path("unused")), ())
+    runs = Runs(database, Plugins.load(Loaded(), database, discover=False), attachments)
+    runs.join(name)
+    yield runs
+    await runs.close()
     await database.close()
 
 
-async def worker(database: Database, name: str) -> Runs:
-    runs = Runs(database, Plugins.load(Loaded(), database, discover=False))
-    runs.join(name)
-    return runs
+@pytest.fixture
+async def here(url: str) -> AsyncIterator[Runs]:
+    async with worker(url, "here") as runs:
+        yield runs
 
 
 @pytest.fixture
-async def here(database: Database) -> AsyncIterator[Runs]:
-    runs = await worker(database, "here")
-    yield runs
-    await runs.close()
-
-
-@pytest.fixture
-async def there(database: Database) -> AsyncIterator[Runs]:
-    runs = await worker(database, "there")
-    yield runs
-    await runs.close()
+async def there(url: str) -> AsyncIterator[Runs]:
+    async with worker(url, "there") as runs:
+        yield runs
 
 
 async def start(runs: Runs, *script: Step, run_id: str = "run", grace: float | None = None) -> Run:
@@ -156,6 +158,27 @@ async def test_what_has_moved_to_the_log_is_read_from_there(
         gate.set()
     assert await following == run.events
     assert await rest(slow) == run.events
+
+
+async def test_large_events_are_read_a_few_at_a_time(here: Runs, there: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of the log are bounded in bytes, and so is what a reader keeps of them; it gets every event."""
+    monkeypatch.setattr(runlog, "LARGEST_ROW", 5_000)
+    monkeypatch.setattr(readers, "LARGEST_READ", 8_000)
+    run = await start(here, *(text("x" * size) for size in (10, 9_000, 9_000, *[900] * 30, 9_000, 10)))
+    await run.over.wait()
+    rows = await there._table.log(ANN, "run", 0)
+    assert all(len(row.data) <= 5_000 or row.first == row.last for row in rows)
+    assert len(rows) < len(run.events)
+    reader = await there.reader(ANN, "run")
+    assert isinstance(reader, StoredReader)
+    kept = []
+    events: list[Event] = []
+    with suppress(StopAsyncIteration):
+        while batch := await reader.next():
+            events += batch[1]
+            kept.append(sum(len(row.data) for row in reader._rows))
+    assert events == run.events
+    assert max(kept) <= 8_000
 
 
 async def test_a_stop_reaches_the_run_wherever_it_lives(here: Runs, there: Runs) -> None:
@@ -275,13 +298,78 @@ async def test_one_worker_at_a_time_cleans_up(here: Runs, there: Runs, tmp_path:
     presence.leave()
 
 
-async def test_signals_of_the_past_are_swept(here: Runs, database: Database) -> None:
+async def test_signals_of_the_past_are_swept(here: Runs) -> None:
     """What a worker did not live to read goes with the logs."""
-    table = RunTable(database)
+    table = here._table
     await start(here, asyncio.Event())
     await table.signal(["run"], "reader", datetime.now(UTC) - timedelta(seconds=1))
     await table.prune(datetime.now(UTC) - timedelta(days=1))
     assert await table.signals("here") == ()
+
+
+async def test_a_worker_that_was_silent_for_too_long_loses_its_runs(here: Runs, there: Runs) -> None:
+    """Another closes them. What it has to say after that is stored nowhere; its readers go on with what is stored."""
+    silence = asyncio.Event()
+    run = await start(here, text("one ", "two "), silence, text("three"))
+    reading = asyncio.create_task(rest(await here.reader(ANN, "run")))
+    while run.durable < 3:
+        await asyncio.sleep(0.005)
+    await here._table.renew("here", ["run"], lease(-1))
+    assert await there.recover() == 1
+    silence.set()
+    await run.over.wait()
+    assert run.lost
+    stored = await rest(await there.reader(ANN, "run"))
+    assert "".join(event.text for event in stored if isinstance(event, TextDelta)) == "one two "
+    assert stored[-1] == RunEnded("incomplete", "server_stopped")
+    seen = await reading  # it may have seen a word before the worker knew
+    assert [seen[:3], seen[-1]] == [stored[:3], stored[-1]]
+    assert seen.count(stored[-1]) == 1
+    assert await rest(await here.reader(ANN, "run")) == stored
+    [_, answer] = await here._conversations.path(ANN, "crun")
+    assert (answer.message.text, answer.state) == ("one two ", "partial")
+    run = await start(here, text("next"), run_id="next")  # it is as good as any
+    assert await rest(await there.reader(ANN, "next")) == run.events
+
+
+async def test_what_a_worker_writes_of_a_run_that_it_has_lost_is_refused(here: Runs, there: Runs) -> None:
+    """Each unit of work finds it out for itself; the journal is refused until the worker has read what it has lost."""
+    await start(here, asyncio.Event())
+    stored = await here._conversations.add_answer(
+        ANN, "crun", None, [NewMessage(message=Message(role="tool", content="?"), state="pending", run_id="run")]
+    )
+    here._live["run"].stop.request("user")
+    await here._live["run"].over.wait()
+    while here._heeding is not None:  # it would read what is told
+        await asyncio.sleep(0.01)
+    await here._table.database.write(partial(set_back, "run"))
+    await there._table.claim_expired("there", datetime.now(UTC), lease())
+    answer = NewMessage(message=Message(role="assistant", content="late"), run_id="run")
+    row = LogRow("run", 90, 90, b"late")
+    approvals = here._approvals
+    for refused in (
+        here._table.journal("here", [row]),
+        here._table.settle("here", [], [row]),
+        here._table.finish("run", "completed", "stop", 90, [row]),
+        here._table.hand_over("run", [row]),
+        here._conversations.add_answer(ANN, "crun", None, [answer]),
+        here._conversations.finish_tool(ANN, stored[0].id, "late", is_error=False, metadata={}),
+        here._conversations.recover_answer(ANN, "crun", "run", None, [answer]),
+        approvals.close("run"),
+    ):
+        with pytest.raises(RunLost):
+            await refused
+    assert [(run_id, kind) for run_id, kind, _ in await here._table.signals("here")] == [("run", "lost")]
+    await here._table.journal("here", [row])
+    await here._table.settle("here", [row])
+    assert all(row.last < 90 for row in await there._table.log(ANN, "run", 0))
+    assert len(await there._conversations.path(ANN, "crun")) == 1
+
+
+def set_back(run_id: str) -> None:
+    """Lets a run that has ended be under way, with a lease that has run out."""
+    run = tables.Run
+    run.update(state="running", lease_until=datetime.now(UTC) - timedelta(seconds=1)).where(run.id == run_id).execute()
 
 
 async def test_a_reader_that_is_far_behind_gets_the_log_in_pieces(
@@ -307,3 +395,21 @@ async def test_a_reader_that_is_far_behind_gets_the_log_in_pieces(
         reader.close()
         assert max(len(events) for _, events in pieces) <= readers.LARGEST_BATCH
         assert [event for _, events in pieces for event in events] == run.events
+
+
+async def test_a_reader_that_takes_what_comes_and_fails_harms_no_run(here: Runs) -> None:
+    """What it did not take it is given in its own task; the run and its other readers go on."""
+    go_on = asyncio.Event()
+    run = await start(here, text("one "), go_on, text("two"))
+    failing, other = await here.reader(ANN, run.turn.id), await here.reader(ANN, run.turn.id)
+
+    def fail(first: int, events: Sequence[Event]) -> bool:
+        raise ZeroDivisionError
+
+    while (batch := await failing.next()) is None or not any(isinstance(event, TextDelta) for event in batch[1]):
+        pass
+    waiting = asyncio.ensure_future(failing.next(fail))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await waiting is not None
+    assert [event.text for event in await rest(other) if isinstance(event, TextDelta)] == ["one ", "two"]

@@ -101,6 +101,21 @@ async def test_a_body_of_the_wrong_shape_is_a_422():
     assert [problem["path"] for problem in answer["problems"]] == ["$.nam", "$.name", "$.count"]
 
 
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"[" + b"{}," * 200_000 + b"{}]", 413),
+        (b'{"name":"\\\\",' + b'"x":[],' * 200_000 + b'"y":0}', 413),
+        (b'{"name":"' + b'a, \\", {' * 200_000 + b'"}', 200),
+        (b'"\\' * 200_000 + b"," * 200_001, 400),
+    ],
+    ids=["values", "fields", "text", "no end"],
+)
+async def test_a_body_of_very_many_values_is_refused(data, status):
+    """They would take a hundred times as much in memory. What is text is no values, whatever it looks like."""
+    assert (await post(data))[0] == status
+
+
 @given(st.binary(max_size=40))
 async def test_no_body_makes_another_error(data):
     """Bytes of any kind are a 200, a 400 or a 422."""

@@ -12,6 +12,8 @@ import attrs
 import pytest
 
 from chatcore import eventlog, runlog
+from chatcore.attachments import Attachments
+from chatcore.builtin.disk import DiskFiles
 from chatcore.config import Loaded
 from chatcore.database import Begun, Conversations, Database, LogRow, NewMessage, NewRun
 from chatcore.database import Runs as RunTable
@@ -110,7 +112,8 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     database = Database(request.getfixturevalue("postgres_url") if postgres else str(tmp_path / "chat.db"))
     await database.open()
     plugins = Plugins.load(Loaded(), database, discover=False)
-    runs = Runs(database, plugins, strict=request.param != "relaxed")
+    attachments = Attachments.of(database, lambda: DiskFiles(tmp_path / "files"), ())
+    runs = Runs(database, plugins, attachments, strict=request.param != "relaxed")
     runs.join("me")
     yield Bench(database, runs)
     await runs.close()
@@ -238,12 +241,14 @@ async def test_an_answer_that_was_stored_before_the_log_had_all_of_it_is_told_to
     conversations = Conversations(bench.database)
     parent = begun.path[-1].id
     answers = []
+    bench.runs.join("dead")
     for said in ("Once upon", "a time"):
         new = NewMessage(message=Message(role="assistant", content=said), run_id=turn.id)
         answers += await conversations.add_answer(ANN, turn.conversation_id, parent, [new])
         parent = answers[-1].id
     told = [RunStarted(turn.id, turn.conversation_id, True), TextDelta("Once ")]
     await bench.table.journal("dead", [LogRow(turn.id, 1, 2, eventlog.pack(told))])
+    bench.runs.join("me")
     assert await bench.runs.recover() == 1
     assert await bench.read(turn.id) == [
         *told,
@@ -272,6 +277,7 @@ async def test_a_tool_whose_outcome_nobody_knows_is_not_repeated(bench: Bench) -
         return "paid"
 
     provider = ScriptedProvider([call("pay")])
+    bench.runs.join("dead")
     bench.runs.start(attrs.evolve(turn, tools={"pay": Tool.of(pay)}), provider, lambda: ready(begun))
     await entered.wait()
     [task] = bench.runs._tasks
@@ -279,14 +285,18 @@ async def test_a_tool_whose_outcome_nobody_knows_is_not_repeated(bench: Bench) -
     await asyncio.wait([task])
     bench.runs._live.clear()
     bench.runs._by_conversation.clear()
+    bench.runs.join("me")
     await bench.runs.recover()
     *_, answer = await Conversations(bench.database).path(ANN, turn.conversation_id)
     assert (answer.message.text, answer.state, answer.is_error) == (UNKNOWN_OUTCOME, "complete", True)
 
 
 @pytest.mark.parametrize("spoken", [[], [text("one ")]])
-async def test_a_turn_that_cannot_be_stored_ends_at_once(bench: Bench, spoken: list[Step]) -> None:
-    """The reader is told why, whether the model has said something or not, and the model is asked no further."""
+async def test_a_turn_that_cannot_be_stored_ends_at_once(
+    bench: Bench, spoken: list[Step], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reader is told, whether the model has said something or not, and the model is asked no further. The reason,
+    which may name a file, is in the log."""
     turn, _ = await bench.begin()
 
     async def fails() -> Begun:
@@ -295,7 +305,8 @@ async def test_a_turn_that_cannot_be_stored_ends_at_once(bench: Bench, spoken: l
     run = bench.runs.start(turn, ScriptedProvider([*spoken, asyncio.Event()]), fails)
     await run.over.wait()
     *_, told, ended = run.events
-    assert told == Failed("the disk is full", "database", 500)
+    assert told == Failed("The server's data cannot be read or written.", "database", 500)
+    assert "the disk is full" in caplog.text
     assert ended == RunEnded("failed", "database")
 
 

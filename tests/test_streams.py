@@ -1,7 +1,7 @@
 """Responses that stream (chatcore/streams.py)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 import pytest
 from quart import Blueprint, Response
@@ -11,6 +11,7 @@ from chatcore.access import public
 from chatcore.errors import Overloaded
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.readers import LiveReader
+from chatcore.serving.direct import WithDirect
 from chatcore.testing.chat import Chat, frames
 from chatcore.testing.scripted import ScriptedProvider, text
 from chatcore.types import Event, TextDelta
@@ -136,3 +137,96 @@ async def test_readers_that_are_far_behind_have_their_turns_one_after_the_other(
     await asyncio.gather(*(several._rendered((1, behind), render) for _ in range(5)))
     assert len(set(rendered)) == 5
     counting.cancel()
+
+
+def rendering(first: int, events: Sequence[Event]) -> bytes:
+    return b"".join(b"%d:%b\n" % (n, e.text.encode()) for n, e in enumerate(events, first) if isinstance(e, TextDelta))
+
+
+async def test_a_large_event_goes_in_pieces_of_one_copy() -> None:
+    """What a connection holds of it is bounded, and its other readers hold the same."""
+    several = streams.Streams(10)
+    batch = (7, [TextDelta("x" * 1_000_000)])
+    taken = [iter(await several._rendered(batch, rendering)) for _ in range(3)]
+    begun = [next(pieces) for pieces in taken]
+    assert len(several._large) == 1
+    whole = [b"".join((first, *pieces)) for first, pieces in zip(begun, taken, strict=True)]
+    assert whole == [rendering(*batch)] * 3
+    assert {len(piece) for piece in begun} == {streams.LARGEST_PIECE}
+    assert not several._large
+
+
+async def test_many_events_that_are_large_together_are_rendered_in_turn() -> None:
+    """A reader that stalls at the first has no frames of the last."""
+    rendered: list[int] = []
+
+    def render(first: int, events: Sequence[Event]) -> bytes:
+        rendered.append(first + len(events) - 1)
+        return rendering(first, events)
+
+    batch = (1, [TextDelta("x" * 100_000) for _ in range(16)])
+    pieces = iter(await streams.Streams(10)._rendered(batch, render))
+    begun = next(pieces)
+    assert len(begun) <= streams.LARGE
+    assert rendered.count(16) == 1  # the first try
+    assert b"".join((begun, *pieces)) == rendering(*batch)
+
+
+class Large(Plugin[NoSettings]):
+    """An answer of four megabytes."""
+
+    name = "large"
+
+    @hookimpl
+    def register_routes(self) -> Iterator[Blueprint]:
+        routes = Blueprint("large", __name__)
+
+        @routes.get("/large")
+        @public
+        async def large() -> Response:
+            return Response(bytes(range(256)) * 2**14)
+
+        yield routes
+
+
+async def test_large_answers_that_wait_for_their_clients_are_bounded(
+    make_chat: MakeChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is always given, whole; of those that come while it waits, as many as there is room for, and then 503."""
+    monkeypatch.setattr(streams, "MOST_WAITING", 2**23)
+    chat = await make_chat(Large)
+    async with chat.client.stream("GET", "/large"), chat.client.stream("GET", "/large"):
+        refused = await chat.client.get("/large")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["code"] == "overloaded"
+    monkeypatch.setattr(streams, "MOST_WAITING", 2**20)
+    for _ in range(100):
+        if (answer := await chat.client.get("/large")).status_code == 200:
+            break
+    assert answer.content == bytes(range(256)) * 2**14
+
+
+async def test_what_comes_goes_the_short_way(make_chat: MakeChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model says goes to a client that has read what was before in the step in which it comes."""
+    sent: list[bytes] = []
+    write = WithDirect.write
+
+    def watched(self: WithDirect, data: bytes) -> bool:
+        sent.append(data)
+        return write(self, data)
+
+    monkeypatch.setattr(WithDirect, "write", watched)
+    pauses = [asyncio.Event() for _ in range(20)]
+    script = [step for n, pause in enumerate(pauses) for step in (text(f"<{n}>"), pause)]
+    chat = await make_chat(provider=ScriptedProvider(script))
+    received = b""
+    async with chat.client.stream("POST", "/api/chat/stream", json=BODY) as response:
+        async for chunk in response.aiter_bytes():
+            received += chunk
+            for n, pause in enumerate(pauses):
+                if b"<%d>" % n in received:
+                    pause.set()
+    assert [n for n in range(20) if any(b"<%d>" % n in frame for frame in sent)] == list(range(1, 20))
+    numbers = [int(str(frame.id).rpartition(":")[2]) for frame in frames(received) if frame.id]
+    assert numbers == sorted(set(numbers))
+    assert frames(received)[-1].data == "[DONE]"

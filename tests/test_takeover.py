@@ -9,6 +9,8 @@ import attrs
 import pytest
 
 from chatcore import takeover
+from chatcore.attachments import Attachments
+from chatcore.builtin.disk import DiskFiles
 from chatcore.config import Loaded
 from chatcore.database import Approval, Approvals, Begun, Conversations, Database, NewMessage, NewRun, RunRecord, tables
 from chatcore.database import Runs as RunTable
@@ -76,7 +78,8 @@ class World:
         return Plugins.load(Loaded(), self.database, given=given, discover=False)
 
     def worker(self, name: str, **options: Any) -> Runs:
-        runs = Runs(self.database, self.plugins(**options))
+        attachments = Attachments.of(self.database, lambda: DiskFiles(Path("unused")), ())
+        runs = Runs(self.database, self.plugins(**options), attachments)
         runs.join(name)
         self.workers.append(runs)
         return runs

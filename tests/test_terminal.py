@@ -11,6 +11,7 @@ import sys
 import termios
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.plugins import Plugins
 from chatcore.terminal import client as terminal_client
 from chatcore.terminal.client import ChatClient, connected, is_chatcore
-from chatcore.terminal.frames import FrameReader, Note, Part, Problem, Reasoning, Text, ToolUse
+from chatcore.terminal.frames import Asked, FrameReader, Note, Part, Problem, Reasoning, Text, ToolUse
+from chatcore.terminal.questions import answer_of
 from chatcore.terminal.screen import PlainScreen, RichScreen
 from chatcore.terminal.talk import COMMANDS
 from chatcore.testing.chat import Chat, running_chat
 from chatcore.testing.scripted import ScriptedProvider, call, text, think
-from chatcore.tools import Tool
+from chatcore.tools import Invocation, Question, Tool
 from chatcore.types import Finish
 
 MakeChat = Callable[..., Awaitable[Chat]]
@@ -410,6 +412,16 @@ def test_a_server_that_is_not_there_is_told() -> None:
     done = run("--server", "http://127.0.0.1:9", "hi")
     assert (done.stdout, done.exit_code) == ("", 1)
     assert done.stderr.startswith("Error: http://127.0.0.1:9 cannot be reached")
+    assert "start a server with 'chatcore serve'" in done.stderr
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://x", "http://127.0.0.1:99999", "http://", "http://[::1"])
+def test_an_address_that_is_none_is_told(url: str) -> None:
+    """With one that is."""
+    done = run("--server", url, "hi")
+    assert done.exit_code == 1
+    assert done.exception is not None
+    assert done.exception.args == (f"{url!r} is not the address of a server",)
 
 
 def test_an_empty_pipe_is_a_mistake() -> None:
@@ -623,10 +635,68 @@ async def test_consent_is_asked_for_on_a_terminal(make_chat: MakeChat, tmp_path:
         assert "did not consent" in chat.provider.requests[3].messages[-1].text
         terminal.type("lose it\r")
         await terminal.until("Allow it? [y/N] ")
-        terminal.type("\x03")
+        terminal.type("\x03\r")  # the Enter as above: it shows a Ctrl-C that came in the instant before the waiting
         await terminal.until("Stopped.")
         await terminal.until(PROMPT)
         assert len(chat.provider.requests) == 5
+
+
+async def test_a_tool_s_question_is_answered_on_a_terminal(make_chat: MakeChat, tmp_path: Path) -> None:
+    """Field by field, again where it does not fit; an empty line takes the default; '!' says no."""
+    scripts = [[call("book"), call("book", id="b")], [text("Booked.")], [call("visit")], [text("Visited.")]]
+    chat = await make_chat(Booking, provider=ScriptedProvider(*scripts))
+    async with on_terminal(chat, tmp_path) as terminal:
+        terminal.type("book\r")
+        assert "book asks: When\\u202e?" in await terminal.until("Day (string): ")
+        terminal.type("tomorrow\r")
+        await terminal.until("seats (integer) [2]: ")
+        terminal.type("\r")
+        await terminal.until("where (in | out (outside)): ")
+        terminal.type("out\r")
+        await terminal.until("$.content.day: must be of the form date")
+        for prompt, typed in (("Day (string): ", "2026-12-24\r"), ("[2]: ", "4\r"), ("(outside)): ", "in\r")):
+            await terminal.until(prompt)
+            terminal.type(typed)
+        await terminal.until("Day (string): ")
+        terminal.type("!\r")
+        await terminal.until("Booked.")
+        await terminal.until(PROMPT)
+        given = [message.text for message in chat.provider.requests[1].messages if message.role == "tool"]
+        assert any("accept {'day': '2026-12-24', 'seats': 4, 'where': 'in'}" in answer for answer in given)
+        assert any("decline {}" in answer for answer in given)
+        terminal.type("visit\r")
+        assert "https://pay.example/1" in await terminal.until("Say yes? [y/N] ")
+        terminal.type("y\r")
+        await terminal.until("Visited.")
+        assert "accept" in chat.provider.requests[3].messages[-1].text
+
+
+def test_a_question_is_left_open_where_the_input_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by Ctrl-D: with fields, and without."""
+    monkeypatch.setattr("sys.stdin", StringIO(""))
+    for fields in ({}, {"day": {"type": "string"}}):
+        form = {"type": "object", "properties": fields}
+        assert answer_of(Asked("q", "book", "When?", form, None, "d")) == ("cancel", {})
+
+
+class Booking(Plugin[NoSettings]):
+    """Books tables."""
+
+    @hookimpl
+    def register_tools(self) -> list[Tool]:
+        return [Tool.of(self.book), Tool.of(self.visit)]
+
+    async def book(self, invocation: Invocation) -> str:
+        """Books a table."""
+        where = {"oneOf": [{"const": "in"}, {"const": "out", "title": "outside"}]}
+        day = {"type": "string", "format": "date", "title": "Day"}
+        fields = {"day": day, "seats": {"type": "integer", "default": 2}, "where": where}
+        answer = await invocation.ask(Question(message="When\u202e?", form={"properties": fields, "required": ["day"]}))
+        return f"{answer.action} {dict(answer.content)}"
+
+    async def visit(self, invocation: Invocation) -> str:
+        """Has a page opened."""
+        return (await invocation.ask(Question(message="Pay.", url="https://pay.example/1"))).action
 
 
 class Losing(Plugin[NoSettings]):

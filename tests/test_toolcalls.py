@@ -15,9 +15,10 @@ from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Conversations, Database, NewMessage, NewRun, Runs
 from chatcore.errors import ToolFailed
 from chatcore.paused import Tally
+from chatcore.questions import asked_of
 from chatcore.stop import Stop
 from chatcore.toolcalls import UNKNOWN_OUTCOME, ToolCalls, as_data, without_frame
-from chatcore.tools import Invocation, Tool, ToolCall, ToolResult
+from chatcore.tools import Invocation, Question, Tool, ToolCall, ToolResult
 from chatcore.types import (
     LOCAL,
     ApprovalRequested,
@@ -401,3 +402,13 @@ async def test_the_progress_of_a_tool_is_told_while_it_runs(stage: Stage) -> Non
 def test_progress_that_nobody_follows_goes_nowhere() -> None:
     """A tool need not ask whether anybody does."""
     Invocation(LOOK, {}, "local", "c", "r").progress("on it", None, None)
+
+
+async def test_the_questions_of_a_lost_worker_are_closed(stage: Stage) -> None:
+    """The call that has asked is lost with it: what it did is unknown, and an answer would reach nobody."""
+    stored = await stage.answer(LOOK)
+    asked = asked_of(stage.turn, LOOK, Question(message="Where?"))
+    await stage.approvals.questions.table.ask(asked)
+    events = await play(stage.calls().go_on(stored))
+    assert answers(events)["b"] == ToolResult(UNKNOWN_OUTCOME, True)
+    assert await stage.approvals.questions.table.open(LOCAL) == []

@@ -10,6 +10,8 @@ import attrs
 import pytest
 
 from chatcore.approvals import Approvals
+from chatcore.attachments import Attachments
+from chatcore.builtin.disk import DiskFiles
 from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Begun, Conversations, Database, NewMessage, NewRun
 from chatcore.errors import ProviderRefused, ProviderUnavailable, StreamBroken, ToolFailed
@@ -24,6 +26,7 @@ from chatcore.types import (
     Attachment,
     Event,
     Failed,
+    Finish,
     Limits,
     Message,
     MessageStored,
@@ -34,6 +37,7 @@ from chatcore.types import (
     ToolFinished,
     ToolStarted,
     Turn,
+    Usage,
 )
 
 
@@ -52,7 +56,8 @@ class Stage:
 
     def turned(self, provider: ScriptedProvider, resumed: Resumed | None = None) -> AsyncIterator[Sequence[Event]]:
         begun = ready(self.begun)
-        return run_turn(self.turn, provider, self.conversations, begun, self.approvals, self.stop, resumed)
+        attachments = Attachments.of(self.conversations.database, lambda: DiskFiles(Path("unused")), ())
+        return run_turn(self.turn, provider, self.conversations, attachments, begun, self.approvals, self.stop, resumed)
 
     async def stored(self) -> list[StoredMessage]:
         return list(await self.conversations.path(LOCAL, self.turn.conversation_id))
@@ -315,6 +320,19 @@ async def test_a_provider_that_is_down_stores_nothing(stage: Stage) -> None:
     events = await stage.play(ScriptedProvider([ProviderUnavailable("no connection")]))
     assert [stored.message.role for stored in await stage.stored()] == ["user"]
     assert ended(events)[0] == "failed"
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "length", "stop"])
+async def test_an_answer_without_a_word_is_stored_with_its_reason(stage: Stage, reason: str) -> None:
+    """Readers are told of it as of any other: why the model ended, what that cost, and which generation it was."""
+    usage = {"prompt_tokens": 9, "completion_tokens": 0, "cost": 0.01}
+    finish = Finish(reason, model="m", generation_id="gen-1")
+    events = await stage.play(ScriptedProvider([[Usage(usage), finish]]))
+    _, stored = await stage.stored()
+    assert of(MessageStored, events) == [MessageStored(stored)]
+    assert (stored.message.content, stored.state, stored.finish_reason) == ("", "complete", reason)
+    assert (stored.usage, stored.generation_id) == (usage, "gen-1")
+    assert ended(events) == ("completed", reason)
 
 
 async def test_a_model_that_refuses_tools_is_asked_once_more_without(stage: Stage) -> None:

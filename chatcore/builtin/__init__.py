@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from chatcore.builtin.accounts import AccountRoutes
 from chatcore.builtin.chat import Chat
 from chatcore.builtin.disk import Disk
 from chatcore.builtin.echo import Echo
@@ -21,6 +22,7 @@ BUILTINS: Sequence[tuple[str, type[Plugin[Any]]]] = (
     ("library", Library),
     ("review", Review),
     ("tokens", Tokens),
+    ("accounts", AccountRoutes),
     ("disk", Disk),
     ("pages", Pages),
     ("echo", Echo),

@@ -26,7 +26,7 @@ from chatcore import wire
 from chatcore.access import public
 from chatcore.errors import Conflict, Forbidden, NotFound, PluginError, RequestError
 from chatcore.hooks import Context, NoSettings, Plugin, hookimpl
-from chatcore.operation.durable import sync
+from chatcore.operation.durable import make_private, sync
 from chatcore.protocols import Blob, BlobStore
 
 _KEY = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+)*")
@@ -177,20 +177,8 @@ def _remove(place: Path) -> None:
 
 
 def _load_signing_key(path: Path) -> bytes:
-    """The key of this server's links, made when first needed. Several workers may come at once: one of them wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        descriptor, draft = tempfile.mkstemp(prefix="draft-", dir=path.parent)  # of mode 0600
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_SIGNING_KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            Path(draft).unlink()
+    """The key of this server's links, made when first needed."""
+    make_private(path, lambda: secrets.token_bytes(_SIGNING_KEY_BYTES))
     key = path.read_bytes()
     if len(key) < _SIGNING_KEY_BYTES:
         raise PluginError(

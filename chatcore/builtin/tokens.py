@@ -47,6 +47,7 @@ class Tokens(Plugin[NoSettings]):
         yield click.Group(
             "tokens",
             help="Make, list and revoke the tokens that let people in.",
+            epilog="Options of the configuration stand before it: chatcore --data DIRECTORY tokens list.",
             commands=[create, list_tokens, revoke],
             context_settings={"obj": self.context.database},
         )
@@ -114,10 +115,24 @@ class Lifetime(click.ParamType[datetime]):
             self.fail(f"{value} ends after the year 9999: leave it out for a token without an end", param, ctx)
 
 
+def _named(_ctx: click.Context, _option: click.Parameter, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    for name in (value,) if isinstance(value, str) else value:
+        if not name or re.search(r"\s", name):
+            raise click.BadParameter(f"{name!r} is no name: it has no spaces, and is not empty")
+    return value
+
+
 @click.command()
 @click.option("--name", default="", help="What it is for; shown in the list.")
-@click.option("--principal", default=LOCAL.id, show_default=True, help="Whose conversations it opens.")
-@click.option("--scope", "scopes", multiple=True, default=["*"], help="What it may do, again for each; all by default.")
+@click.option("--principal", default=LOCAL.id, show_default=True, callback=_named, help="Whose conversations it opens.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    default=["*"],
+    callback=_named,
+    help="What it may do, such as chat or metrics; may be repeated. Everything by default.",
+)
 @click.option("--expires", type=Lifetime(), help="When it ends, such as 12h, 30d or 8w; never by default.")
 @click.pass_obj
 def create(database: Database, name: str, principal: str, scopes: Sequence[str], expires: datetime | None) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 import click
 
 from chatcore.app import database_url
-from chatcore.commands.loading import load_config
+from chatcore.commands.loading import load_config, load_plugins
 from chatcore.commands.options import config_options
+from chatcore.config import Loaded
 from chatcore.database import sqlite_file
-from chatcore.errors import ConfigError
-from chatcore.operation.backup import back_up
+from chatcore.database.copy import copy
+from chatcore.operation.backup import CopyTo, back_up
 from chatcore.operation.checks import in_bytes
 
 
@@ -22,15 +23,14 @@ from chatcore.operation.checks import in_bytes
 def backup(ctx: click.Context, file: Path, force: bool) -> None:
     """Write everything that is kept to one file, while the server runs.
 
-    FILE is a zip archive of the database and the files of plugins. Of the configuration and of keys nothing is in it.
+    FILE is a zip archive of the database and the files of plugins. Of the configuration and of keys nothing is in it. A
+    database in PostgreSQL is copied to a SQLite file first.
     """
-    config = load_config(ctx).config
-    database = sqlite_file(database_url(config))
-    if database is None:
-        tools = f"pg_dump --format=custom --file={file}.dump URL, then tar -cf {file}.tar -C {config.data} plugins"
-        raise ConfigError("the database is in PostgreSQL, whose own tools back it up", hint=tools)
+    loaded = load_config(ctx)
+    config = loaded.config
+    url = database_url(config)
     started = time.monotonic()
-    written = back_up(database, config.data, file, replace=force)
+    written = back_up(sqlite_file(url) or _copying(url, loaded), config.data, file, replace=force)
     for path in written.left_out:
         click.echo(f"left out: {path}", err=True)
     count = len(written.manifest.entries) - 1
@@ -38,3 +38,9 @@ def backup(ctx: click.Context, file: Path, force: bool) -> None:
         f"wrote {file}: the database and {count} files, {in_bytes(written.manifest.size)}, "
         f"in {time.monotonic() - started:.1f} s"
     )
+
+
+def _copying(url: str, loaded: Loaded) -> CopyTo:
+    """What copies a database of a server to a file."""
+    migrations = load_plugins(loaded).migrations()
+    return lambda file, at_that_moment: copy(url, str(file), migrations, at_that_moment=at_that_moment)

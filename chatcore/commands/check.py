@@ -13,7 +13,8 @@ from chatcore.commands.options import config_options
 def check(ctx: click.Context, name: str) -> None:
     """Check an installed plugin against the contracts.
 
-    A provider is asked questions in earnest. Of the tools only those are run that change nothing.
+    A provider is asked questions in earnest. Of the tools only those are run that change nothing. It is done with a
+    data directory of its own: files in yours are neither used nor changed.
     """
     try:
         from chatcore.testing.contracts import check_plugin  # noqa: PLC0415  pytest need not be installed

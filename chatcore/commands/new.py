@@ -27,13 +27,20 @@ def new(name: str, into: Path | None) -> None:
     target = into or (workspace / "plugins" if workspace else Path.cwd()) / name
     if target.exists():
         raise click.ClickException(f"{target} exists: choose another directory with --into, or remove it")
+    try:
+        _copy(template, target, renamed)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}: choose a directory with --into") from error
+    click.echo(f"made {target}; next:")
+    for step in _next_steps(target, in_workspace=workspace is not None and workspace in target.resolve().parents):
+        click.echo(f"  {step}")
+
+
+def _copy(template: Path, target: Path, renamed: Mapping[str, str]) -> None:
     for source in _files(template):
         copy = target / _rename(str(source.relative_to(template)), renamed)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(_rename(source.read_text(encoding="utf-8"), renamed), encoding="utf-8")
-    click.echo(f"made {target}; next:")
-    for step in _next_steps(target, in_workspace=workspace is not None and workspace in target.resolve().parents):
-        click.echo(f"  {step}")
 
 
 def template_directory() -> Path:
@@ -92,7 +99,8 @@ def _next_steps(target: Path, *, in_workspace: bool) -> Iterator[str]:
     if in_workspace:
         yield f"uv run pytest {shown}"
         yield f"uv add --dev {shown}"
+        yield "uv run chatcore plugins"
     else:
         yield f"pip install -e {shown}"
         yield f"pytest {shown}"
-    yield "chatcore plugins"
+        yield "chatcore plugins"

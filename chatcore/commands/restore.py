@@ -31,7 +31,10 @@ def restore(ctx: click.Context, file: Path, only_verify: bool, force: bool) -> N
     config = load_config(ctx).config
     database = sqlite_file(database_url(config))
     if database is None:
-        raise ConfigError("the database is in PostgreSQL, whose own tools restore it", hint="see pg_restore --help")
+        raise ConfigError(
+            "a backup is restored into a file, and the database is in PostgreSQL",
+            hint=f"CHATCORE_DATABASE={config.data}/chatcore.db chatcore restore {file}; then see chatcore copy --help",
+        )
     place = Place(database.resolve() if database.is_symlink() else database, config.data)
     place.refuse(replace=force)
     if not _show(verify(file)):

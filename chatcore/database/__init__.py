@@ -10,12 +10,15 @@ from chatcore.database.handle import Database
 from chatcore.database.urls import sqlite_file
 
 if TYPE_CHECKING:
+    from chatcore.database.accounts import AccountRow, Accounts, SignInRow, SignIns
     from chatcore.database.approvals import Approval, Approvals
+    from chatcore.database.attachments import AttachmentRecord, Attachments
     from chatcore.database.conversations import Begun, Conversation, ConversationRow, Conversations
     from chatcore.database.documents import Documents
     from chatcore.database.jobs import Jobs
     from chatcore.database.messages import NewMessage
     from chatcore.database.pins import Pin, Pins
+    from chatcore.database.questions import AskedQuestion, Questions
     from chatcore.database.recent import RecentDocuments
     from chatcore.database.runs import LogRow, NewRun, RunRecord, Runs
     from chatcore.database.tables import JsonField, Moment, Table
@@ -23,8 +26,13 @@ if TYPE_CHECKING:
     from chatcore.database.watch import Watcher
 
 __all__ = [
+    "AccountRow",
+    "Accounts",
     "Approval",
     "Approvals",
+    "AskedQuestion",
+    "AttachmentRecord",
+    "Attachments",
     "Begun",
     "Conversation",
     "ConversationRow",
@@ -39,9 +47,12 @@ __all__ = [
     "NewRun",
     "Pin",
     "Pins",
+    "Questions",
     "RecentDocuments",
     "RunRecord",
     "Runs",
+    "SignInRow",
+    "SignIns",
     "Table",
     "TokenRecord",
     "Tokens",
@@ -50,8 +61,13 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AccountRow": "accounts",
+    "Accounts": "accounts",
     "Approval": "approvals",
     "Approvals": "approvals",
+    "AskedQuestion": "questions",
+    "AttachmentRecord": "attachments",
+    "Attachments": "attachments",
     "Begun": "conversations",
     "Conversation": "conversations",
     "ConversationRow": "conversations",
@@ -65,9 +81,12 @@ _MODULES = {
     "NewRun": "runs",
     "Pin": "pins",
     "Pins": "pins",
+    "Questions": "questions",
     "RecentDocuments": "recent",
     "RunRecord": "runs",
     "Runs": "runs",
+    "SignInRow": "accounts",
+    "SignIns": "accounts",
     "Table": "tables",
     "TokenRecord": "tokens",
     "Tokens": "tokens",

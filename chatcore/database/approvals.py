@@ -37,7 +37,7 @@ class Approval:
 @attrs.frozen
 class Approvals:
     """The approvals in the database. What an HTTP request leads to takes the principal; the rest is for the worker of
-    the run."""
+    the run, and raises RunLost where it is another's."""
 
     database: Database
 
@@ -59,7 +59,7 @@ class Approvals:
     async def request(self, approvals: Sequence[Approval], paused: JsonObject) -> None:
         """Stores calls of one run that need consent. The run waits from now on; `paused` is what a worker needs to go
         on with it."""
-        await self.database.write(partial(_request, approvals, paused))
+        await self.database.write(partial(_request, self.database.worker, approvals, paused))
 
     async def unsettled(self, run_id: str) -> Sequence[Approval]:
         """The calls of a run that its worker has not acted on."""
@@ -71,11 +71,11 @@ class Approvals:
 
         With the last of its calls a run waits no longer.
         """
-        return await self.database.write(partial(_settle, approval))
+        return await self.database.write(partial(_settle, self.database.worker, approval))
 
     async def close(self, run_id: str) -> None:
         """Ends the wait of a run, whatever was decided: nobody will act on it."""
-        await self.database.write(partial(_close, run_id))
+        await self.database.write(partial(_close, self.database.worker, run_id))
 
     async def paused(self, run_id: str) -> JsonObject | None:
         """What `request` was given to go on with a run, or None if it does not wait."""
@@ -127,8 +127,9 @@ def _decide(owner: str, run_id: str, call_id: str, digest: str, decision: Decisi
     return attrs.evolve(asked, decision=decision)
 
 
-def _request(approvals: Sequence[Approval], paused: JsonObject) -> None:
+def _request(worker: str, approvals: Sequence[Approval], paused: JsonObject) -> None:
     run_id = approvals[0].run_id
+    runs.hold(run_id, worker)
     for one in approvals:
         fields = attrs.asdict(one, recurse=False, filter=lambda field, _: field.name != "conversation_id")
         tables.Approval.insert(**{**fields, "run": fields.pop("run_id")}).execute()
@@ -142,9 +143,8 @@ def _unsettled(run_id: str) -> Sequence[Approval]:
     return _approvals(tables.Approval.run == run_id, ~tables.Approval.settled)
 
 
-def _settle(asked: Approval) -> Outcome | None:
-    # Those of one run come one after the other, so that one of them is the last.
-    tables.execute(tables.locked("SELECT id FROM run WHERE id = ?"), asked.run_id)
+def _settle(worker: str, asked: Approval) -> Outcome | None:
+    runs.hold(asked.run_id, worker)  # those of one run come one after the other, so that one of them is the last
     approval = tables.Approval
     known = approval.decision.is_null(False) | (approval.expires_at <= datetime.now(UTC))
     told = approval.update(settled=True).where(approval.place == asked.place, ~approval.settled, known)
@@ -152,11 +152,12 @@ def _settle(asked: Approval) -> Outcome | None:
     if not rows and _approvals(approval.place == asked.place):
         return None
     if not _unsettled(asked.run_id):
-        _close(asked.run_id)
+        _close(worker, asked.run_id)
     return cast("Outcome", (rows and rows[0][0]) or "expired")
 
 
-def _close(run_id: str) -> None:
+def _close(worker: str, run_id: str) -> None:
+    runs.hold(run_id, worker)
     tables.Approval.update(settled=True).where(tables.Approval.run == run_id).execute()
     tables.PausedTurn.delete().where(tables.PausedTurn.run == run_id).execute()
     runs.set_state(run_id, "running")

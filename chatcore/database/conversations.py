@@ -99,15 +99,19 @@ class Conversations:
         self, principal: Principal, conversation_id: str, parent_id: int | None, messages: Sequence[NewMessage]
     ) -> tuple[StoredMessage, ...]:
         """Stores an answer below message `parent_id`, all of it or nothing: the assistant's message, and below it one
-        for each tool that it asks for. The active path grows by it if it ended at `parent_id`."""
-        return await self.database.write(partial(_add_answer, principal.id, conversation_id, parent_id, messages))
+        for each tool that it asks for. The active path grows by it if it ended at `parent_id`. Raises RunLost."""
+        worker = self.database.worker
+        return await self.database.write(
+            partial(_add_answer, worker, principal.id, conversation_id, parent_id, messages)
+        )
 
     async def finish_tool(
         self, principal: Principal, message_id: int, content: Content, *, is_error: bool, metadata: JsonObject
     ) -> StoredMessage:
-        """Puts a tool's answer into its place. Raises Conflict if the place is taken."""
+        """Puts a tool's answer into its place. Raises Conflict if the place is taken, and RunLost."""
+        worker = self.database.worker
         return await self.database.write(
-            partial(_finish_tool, principal.id, message_id, content, is_error=is_error, metadata=metadata)
+            partial(_finish_tool, worker, principal.id, message_id, content, is_error=is_error, metadata=metadata)
         )
 
     async def recover_answer(
@@ -126,9 +130,13 @@ class Conversations:
 
         `told` are the messages that the run's log tells of. The worker may have stored an answer and died before the
         log told of it: then that one is given, with what follows it, and is not stored a second time.
+
+        Raises:
+            RunLost: another worker recovers it.
         """
+        worker = self.database.worker
         return await self.database.write(
-            partial(_recover_answer, principal.id, conversation_id, run_id, question, messages, told)
+            partial(_recover_answer, worker, principal.id, conversation_id, run_id, question, messages, told)
         )
 
     async def get(self, principal: Principal, conversation_id: str) -> Conversation:
@@ -338,10 +346,12 @@ def _auto_title(messages: Sequence[NewMessage]) -> str | None:
 
 
 def _add_answer(
-    owner: str, conversation_id: str, parent_id: int | None, messages: Sequence[NewMessage]
+    worker: str, owner: str, conversation_id: str, parent_id: int | None, messages: Sequence[NewMessage]
 ) -> tuple[StoredMessage, ...]:
     now = datetime.now(UTC)
     key, conversation = _find(owner, conversation_id)
+    for run_id in {message.run_id for message in messages if message.run_id}:
+        runs.hold(run_id, worker)
     if parent_id is not None:
         rows.role_of(key, parent_id)
     stored = rows.append(key, conversation_id, parent_id, messages, now)
@@ -351,6 +361,7 @@ def _add_answer(
 
 
 def _recover_answer(
+    worker: str,
     owner: str,
     conversation_id: str,
     run_id: str,
@@ -359,6 +370,7 @@ def _recover_answer(
     told: Collection[int] | None,
 ) -> tuple[StoredMessage, ...]:
     key, _ = _find(owner, conversation_id)
+    runs.hold(run_id, worker)
     tables.execute("UPDATE message SET state = 'complete' WHERE run_id = ? AND state = 'pending'", run_id)
     everything = rows.tree(key, conversation_id)
     earlier = [message for message in everything if message.run_id == run_id]
@@ -368,13 +380,15 @@ def _recover_answer(
     parent = earlier[-1].id if earlier else question
     if parent not in (None, *(message.id for message in everything)):
         return ()
-    return _add_answer(owner, conversation_id, parent, messages)
+    return _add_answer(worker, owner, conversation_id, parent, messages)
 
 
 def _finish_tool(
-    owner: str, message_id: int, content: Content, *, is_error: bool, metadata: JsonObject
+    worker: str, owner: str, message_id: int, content: Content, *, is_error: bool, metadata: JsonObject
 ) -> StoredMessage:
     place = rows.one(owner, message_id)
+    if place.run_id:
+        runs.hold(place.run_id, worker)
     if place.state != "pending":
         raise Conflict("this tool call has an answer already")
     stored = attrs.evolve(

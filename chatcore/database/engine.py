@@ -1,12 +1,16 @@
 """What a `Database` needs of the program that keeps its data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from chatcore.database.watch import Watch
 from chatcore.errors import DatabaseError
+
+Rows: TypeAlias = Sequence[tuple[Any, ...]]
+COPIED_AT_ONCE = 1000
+"""Rows."""
 
 
 class Engine(Protocol):
@@ -57,3 +61,42 @@ class Engine(Protocol):
 
     def follow(self, watch: Watch) -> None:
         """The thread that tells those who watch what units of work have announced, until the watch is closed."""
+
+    # --- copying all of it, in the calling thread, which has called `connection_context` (see `copy.py`) --------------
+
+    def connection_context(self) -> AbstractContextManager[object]:
+        """Connects the calling thread, without waiting for anybody, until the end of the block."""
+
+    def own_tables(self) -> Set[str]:
+        """The tables, but for those that the engine fills by itself."""
+
+    def shape(self, table: str) -> tuple[Sequence[str], Sequence[str], Set[str]]:
+        """The columns of a table, those of its primary key, and the other tables that it refers to."""
+
+    def rows(self, sql: str) -> Rows:
+        """What a statement gives."""
+
+    def portable_rows(self, table: str) -> Iterator[Rows]:
+        """The rows of a table by primary key, some at a time, as every engine can take them: truth as 0 and 1, JSON as
+        it was written."""
+
+    def insert_rows(self, table: str, columns: Sequence[str], rows: Rows) -> None:
+        """Stores such rows."""
+
+    def row_ids(self) -> Mapping[str, int]:
+        """The highest number that was given to a row of each table, as far as that is kept."""
+
+    def set_row_ids(self, given: Mapping[str, int]) -> None:
+        """Sees that no such number is given again, nor one that a row has."""
+
+
+def selection(table: str, columns: Sequence[str], order: Sequence[str]) -> str:
+    """The statement that reads these columns, which may be expressions, of all rows."""
+    by = ", ".join(f'"{column}"' for column in order)
+    return f'SELECT {", ".join(columns)} FROM "{table}" ORDER BY {by}'  # noqa: S608  names of tables and columns
+
+
+def insertion(table: str, columns: Sequence[str], values: Sequence[str]) -> str:
+    """The statement that stores them. `values` are the places of the parameters."""
+    names = ", ".join(f'"{column}"' for column in columns)
+    return f'INSERT INTO "{table}" ({names}) VALUES ({", ".join(values)})'  # noqa: S608  as above

@@ -30,6 +30,9 @@ class Database:
     Its units of work are plain synchronous functions, which use the models of `tables.py`, or a plugin's own, as they
     are: they run in threads that belong to this database. Any number of event loops may use it, and any number of
     databases may be open. `commits` has how long its groups of writes took.
+
+    `worker` is the one that uses it: what it writes of a run that it does not hold is refused. Where it is empty,
+    nothing is.
     """
 
     def __init__(self, url: str, *, durability: Literal["relaxed", "strict"] = "relaxed") -> None:
@@ -48,6 +51,7 @@ class Database:
         self._writes: Queue = SimpleQueue()
         self._reads: Queue = SimpleQueue()
         self.commits = Histogram(COMMIT)
+        self.worker = ""
         self._lock = threading.Lock()  # so that nothing is asked behind the end of a queue
         self._engine: Engine
         self._watch: Watch | None = None

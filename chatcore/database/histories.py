@@ -1,6 +1,6 @@
 """The histories of migrations, each in a table `NAME_migrations`: the core's, and one for each plugin with tables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TypeAlias
 
@@ -63,3 +63,10 @@ def _run_one(database: peewee.Database, name: str, runner: Runner) -> tuple[str,
         failure.__cause__ = error
         return name, failure
     return None
+
+
+def shape(database: peewee.Database, table: str) -> tuple[Sequence[str], Sequence[str], Set[str]]:
+    """The columns of a table, those of its primary key, and the other tables that it refers to."""
+    columns = [column.name for column in database.get_columns(table)]
+    references = {key.dest_table for key in database.get_foreign_keys(table)} - {table}
+    return columns, database.get_primary_keys(table), references

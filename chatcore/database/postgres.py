@@ -8,7 +8,7 @@ after the other; and what two units insert at once is refused to the second, whi
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +24,7 @@ from psycopg.types.json import Json, set_json_loads
 from psycopg.types.numeric import IntDumper
 
 from chatcore.database import histories
+from chatcore.database.engine import COPIED_AT_ONCE, Rows, insertion, selection
 from chatcore.database.tables import bound, nul_refused
 from chatcore.database.urls import unreadable
 from chatcore.database.watch import Watch
@@ -118,6 +119,11 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 1000 AS $$
     ) AS word
     WHERE word <> ''
 $$
+"""
+_PORTABLE = {"boolean": "int", "json": "text"}
+_SEQUENCES = """
+    SELECT table_name, column_name, pg_get_serial_sequence(quote_ident(table_name), column_name)
+    FROM information_schema.columns WHERE table_schema = current_schema() AND column_default LIKE 'nextval(%'
 """
 _SPOKEN = "role IN ('user', 'assistant')"
 
@@ -371,6 +377,45 @@ class Postgres(peewee.PostgresqlDatabase):
                 _hear(connection, watch)
             watch.tell()  # whoever reads is told what is wrong
             watch.pause(_HEARD_EVERY)
+
+    # --- copying ------------------------------------------------------------------------------------------------------
+
+    def own_tables(self) -> Set[str]:
+        return {*self.get_tables()}
+
+    def shape(self, table: str) -> tuple[Sequence[str], Sequence[str], Set[str]]:
+        return histories.shape(self, table)
+
+    def rows(self, sql: str) -> Rows:
+        return self._session.execute(sql.encode()).fetchall()
+
+    def portable_rows(self, table: str) -> Iterator[Rows]:
+        columns, order, _ = self.shape(table)
+        kinds = self._kinds(table)
+        casts = [f'"{column}"::{_PORTABLE.get(kinds[column], kinds[column])}' for column in columns]
+        with self._session.cursor("chatcore_copy") as cursor:
+            cursor.execute(selection(table, casts, order).encode())
+            while rows := cursor.fetchmany(COPIED_AT_ONCE):
+                yield rows
+
+    def insert_rows(self, table: str, columns: Sequence[str], rows: Rows) -> None:
+        kinds = self._kinds(table)
+        values = ["%s::int::boolean" if kinds[column] == "boolean" else f"%s::{kinds[column]}" for column in columns]
+        with self._session.cursor() as cursor:
+            cursor.executemany(insertion(table, columns, values).encode(), rows)
+
+    def _kinds(self, table: str) -> Mapping[str, str]:
+        return {column.name: column.data_type for column in self.get_columns(table)}
+
+    def row_ids(self) -> Mapping[str, int]:
+        given = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM"
+        return {table: self.rows(f"{given} {sequence}")[0][0] for table, _, sequence in self.rows(_SEQUENCES)}
+
+    def set_row_ids(self, given: Mapping[str, int]) -> None:
+        for table, column, sequence in self.rows(_SEQUENCES):
+            [(most,)] = self.rows(f'SELECT COALESCE(MAX("{column}"), 0) FROM "{table}"')  # noqa: S608  names of theirs
+            if number := max(most, given.get(table, 0)):
+                self.rows(f"SELECT setval('{sequence}', {number})")
 
     # --- search -------------------------------------------------------------------------------------------------------
 

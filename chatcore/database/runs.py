@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Literal, TypeAlias
@@ -15,19 +15,20 @@ import peewee
 from chatcore.database import tables
 from chatcore.database.handle import Database
 from chatcore.database.watch import Watcher
-from chatcore.errors import Conflict, NotFound
+from chatcore.errors import Conflict, NotFound, RunLost
 from chatcore.tools import JsonObject
 from chatcore.types import FINAL_STATES, Principal, RunState
 
-Signal: TypeAlias = Literal["stop", "make_room", "reader", "decided"]
+Signal: TypeAlias = Literal["stop", "make_room", "reader", "decided", "lost"]
 """What one worker tells another of a run: stop it, stop it if nobody reads it, somebody reads it here, a call of it was
-decided."""
+decided, it is another's now."""
 
 _GROWN = "run_log"  # the channel where it is announced that the log of a run has grown, or that the run has ended
 _LIVE = ("running", "waiting")
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[tuple[str, int, int, bytes]]).decode
 _ALL = 2**31  # rows, more than any log has
+_TOLD = timedelta(days=1)  # for which a worker that has lost a run is told of it
 _PRUNED_AT_ONCE = 50  # runs; a longer transaction would keep the answers of others waiting
 
 
@@ -141,7 +142,11 @@ class Runs:
 
     async def journal(self, worker: str, rows: Sequence[LogRow]) -> bool:
         """Stores the latest events of all runs of a worker. Costs the same for any number of runs. Gives whether there
-        are signals for the worker."""
+        are signals for the worker.
+
+        Raises:
+            RunLost: one of the signals is that it has lost a run. Nothing is stored until it has read them.
+        """
         return await self.database.write(partial(_journal, worker, rows))
 
     async def settle(self, worker: str, rows: Sequence[LogRow], latest: Sequence[LogRow] = ()) -> None:
@@ -154,17 +159,13 @@ class Runs:
         self, run_id: str, state: RunState, reason: str, last_seq: int, rows: Sequence[LogRow] = ()
     ) -> None:
         """Ends a run, with the number of its last event and the part of its log that is not in its place yet. One
-        that has ended already stays as it is."""
-        await self.database.write(partial(_finish, run_id, state, reason, last_seq, rows))
+        that has ended already stays as it is. Raises RunLost."""
+        await self.database.write(partial(_finish, self.database.worker, run_id, state, reason, last_seq, rows))
 
     async def hand_over(self, run_id: str, rows: Sequence[LogRow]) -> None:
         """Leaves a run that waits to the worker that recovers runs next, with the part of its log that is not in its
-        place yet."""
-        await self.database.write(partial(_hand_over, run_id, rows))
-
-    async def take_over(self, principal: Principal, run_id: str) -> Sequence[LogRow]:
-        """The log of a run whose worker is dead. What the dead worker's journal had of it goes to its place."""
-        return await self.database.write(partial(_take_over, principal.id, run_id))
+        place yet. Raises RunLost."""
+        await self.database.write(partial(_hand_over, self.database.worker, run_id, rows))
 
     async def renew(self, worker: str, run_ids: Collection[str], until: datetime) -> frozenset[str]:
         """Renews the leases of this worker's runs. Gives those it still holds: another worker may have taken one."""
@@ -175,7 +176,8 @@ class Runs:
     ) -> Sequence[RunRecord]:
         """Takes over the runs whose lease has run out, or whose worker is known to be dead. No two workers get one.
 
-        Their latest events stay in the dead worker's journal until `forget`.
+        What the old worker's journal has of them moves to their logs. Should it come back, its journal counts for
+        nothing, it is told, and what it writes of them is refused.
         """
         return await self.database.write(partial(_claim, worker, now, until, tuple(dead_workers)))
 
@@ -220,6 +222,17 @@ def refuse_second(key: int, now: datetime) -> None:
         raise Conflict("an answer is being written in this conversation", hint="wait for its end, or stop it")
 
 
+def hold(run_id: str, worker: str) -> None:
+    """Keeps a run, if it is there, as it is until this unit of work ends, for a worker that holds it.
+
+    Raises:
+        RunLost: another holds it, or it has ended.
+    """
+    for holder, state in tables.execute(tables.locked("SELECT worker, state FROM run WHERE id = ?"), run_id):
+        if worker and (holder != worker or state not in _LIVE):
+            raise RunLost("this answer is another worker's, which has closed it", hint="read on: it has what is stored")
+
+
 def questions(key: int) -> dict[str, int | None]:
     """For each run of the conversation with this key, the message that it answers."""
     return dict(tables.execute("SELECT id, question FROM run WHERE conversation_id = ?", key))
@@ -256,7 +269,7 @@ def _get(owner: str, run_id: str) -> RunRecord:
 
 
 def _log(owner: str, run_id: str, after: int, most: int = _ALL) -> Sequence[LogRow]:
-    found = tables.execute("SELECT state FROM run WHERE id = ? AND owner = ?", run_id, owner)
+    found = tables.execute("SELECT state, worker FROM run WHERE id = ? AND owner = ?", run_id, owner)
     if not found:
         raise NotFound("Run not found")
     rows = tables.execute(
@@ -267,22 +280,24 @@ def _log(owner: str, run_id: str, after: int, most: int = _ALL) -> Sequence[LogR
         most,
     )
     log = [LogRow(*row) for row in rows]
-    if found[0][0] not in FINAL_STATES:
-        log += islice(_journaled(run_id, log[-1].last if log else after), most - len(log))
+    state, worker = found[0]
+    if state not in FINAL_STATES:
+        log += islice(_journaled(worker, {run_id: log[-1].last if log else after}), most - len(log))
     return log
 
 
-def _journaled(run_id: str, after: int) -> Iterator[LogRow]:
-    for (data,) in tables.execute("SELECT data FROM run_journal ORDER BY id"):
+def _journaled(worker: str, after: Mapping[str, int]) -> Iterator[LogRow]:
+    """What the journal of a worker has of some runs, after these events."""
+    for (data,) in tables.execute("SELECT data FROM run_journal WHERE worker = ? ORDER BY id", worker):
         for entry in _unpack(data):
-            if entry[0] == run_id and entry[2] > after:
+            if entry[2] > after.get(entry[0], entry[2]):
                 yield LogRow(*entry)
 
 
 def _news(run_ids: tuple[str, ...], seen: Mapping[str, int]) -> News:
     seen = dict(seen)  # here, for the unit may be run again
     run = tables.Run
-    known = tables.fetch(run.select(run.id, run.worker, run.state).where(run.id.in_(run_ids)))
+    known = tables.fetch(run.select(run.id, run.worker, run.state).where(run.id.in_(tables.padded(run_ids))))
     live = {run_id for run_id, _, state in known if state in _LIVE}
     rows: defaultdict[str, list[LogRow]] = defaultdict(list)
     for worker in {worker for run_id, worker, _ in known if run_id in live}:
@@ -307,13 +322,22 @@ def _take_signals(worker: str) -> Sequence[tuple[str, Signal, datetime]]:
 
 def _journal(worker: str, rows: Sequence[LogRow]) -> bool:
     entries = [(row.run_id, row.first, row.last, row.data) for row in rows]
-    tables.execute("INSERT INTO run_journal (worker, data) VALUES (?, ?)", worker, _pack(entries))
+    # One statement for all: each has to wait for the interpreter, and this runs forty times a second.
+    sql = (
+        "INSERT INTO run_journal (worker, data) VALUES (?, ?) RETURNING "
+        "(SELECT MAX(CASE kind WHEN 'lost' THEN 1 ELSE 0 END) FROM run_signal WHERE worker = ?)"
+    )
+    [(lost,)] = tables.execute(sql, worker, _pack(entries), worker)
+    if lost:
+        raise RunLost("another worker has taken runs of this one", hint="see which")
     tables.announce(_GROWN)
-    return _signals(worker)
+    return lost is not None
 
 
 def _settle(worker: str, rows: Sequence[LogRow], latest: Sequence[LogRow]) -> None:
-    _append(rows)
+    held = tables.locked(f"SELECT id FROM run WHERE worker = ? AND state IN {_LIVE} ORDER BY id")  # noqa: S608
+    mine = {run_id for (run_id,) in tables.execute(held, worker)}
+    _append([row for row in rows if row.run_id in mine])
     tables.execute("DELETE FROM run_journal WHERE worker = ?", worker)
     if latest:
         _journal(worker, latest)
@@ -327,7 +351,8 @@ def _append(rows: Sequence[LogRow]) -> None:
     )
 
 
-def _finish(run_id: str, state: RunState, reason: str, last_seq: int, rows: Sequence[LogRow]) -> None:
+def _finish(worker: str, run_id: str, state: RunState, reason: str, last_seq: int, rows: Sequence[LogRow]) -> None:
+    hold(run_id, worker)
     _append(rows)
     tables.execute(
         f"UPDATE run SET state = ?, reason = ?, last_seq = ?, ended_at = ? WHERE id = ? AND state IN {_LIVE}",  # noqa: S608
@@ -340,28 +365,42 @@ def _finish(run_id: str, state: RunState, reason: str, last_seq: int, rows: Sequ
     tables.announce(_GROWN)
 
 
-def _hand_over(run_id: str, rows: Sequence[LogRow]) -> None:
+def _hand_over(worker: str, run_id: str, rows: Sequence[LogRow]) -> None:
+    hold(run_id, worker)
     _append(rows)
     tables.execute("UPDATE run SET lease_until = 0 WHERE id = ? AND state = 'waiting'", run_id)
 
 
-def _take_over(owner: str, run_id: str) -> Sequence[LogRow]:
-    rows = _log(owner, run_id, 0)
-    _append(rows)
-    return rows
-
-
 def _renew(worker: str, run_ids: tuple[str, ...], until: datetime) -> frozenset[str]:
     run = tables.Run
-    held = run.update(lease_until=until).where(run.id.in_(run_ids), run.worker == worker, run.state.in_(_LIVE))
+    mine = run.id.in_(tables.padded(run_ids)), run.worker == worker, run.state.in_(_LIVE)
+    held = run.update(lease_until=until).where(*mine)
     return frozenset(run_id for (run_id,) in tables.fetch(held.returning(run.id)))
 
 
 def _claim(worker: str, now: datetime, until: datetime, dead_workers: tuple[str, ...]) -> Sequence[RunRecord]:
     run = tables.Run
     lost = (run.lease_until < now) | run.worker.in_(dead_workers)
-    taken = run.update(worker=worker, lease_until=until).where(run.state.in_(_LIVE), lost).returning(run.id)
-    return _records(run.id.in_([run_id for (run_id,) in tables.fetch(taken)]))
+    found = run.select(run.id, run.worker).where(run.state.in_(_LIVE), lost).order_by(run.id)
+    taken: defaultdict[str, list[str]] = defaultdict(list)
+    for run_id, before in tables.fetch(tables.locking(found)):
+        taken[before].append(run_id)
+    for before, run_ids in taken.items():
+        if before not in (worker, *dead_workers):
+            signal(tuple(run_ids), "lost", now + _TOLD)
+        known = {run_id: _last(run_id) for run_id in run_ids}
+        _append(list(_journaled(before, known)))
+    run_ids = [run_id for some in taken.values() for run_id in some]
+    run.update(worker=worker, lease_until=until).where(run.id.in_(run_ids)).execute()
+    signals = tables.RunSignal
+    signals.delete().where(signals.worker == worker, signals.run_id.in_(run_ids)).execute()  # of when it lost them
+    return _records(run.id.in_(run_ids))
+
+
+def _last(run_id: str) -> int:
+    """The number of the last event in the log of a run."""
+    [(last,)] = tables.execute("SELECT COALESCE(MAX(last_seq), 0) FROM run_log WHERE run_id = ?", run_id)
+    return int(last)
 
 
 def _forget(worker: str) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import peewee
 
 from chatcore.database import histories
+from chatcore.database.engine import COPIED_AT_ONCE, Rows, insertion, selection
 from chatcore.database.tables import bound, nul_refused
 from chatcore.database.watch import Watch
 from chatcore.errors import DatabaseError
@@ -253,6 +254,36 @@ class Sqlite(peewee.SqliteDatabase):
                     watch.tell()
             watch.pause(_LOOK_PAUSE)
         self.leave()
+
+    # --- copying ------------------------------------------------------------------------------------------------------
+
+    def own_tables(self) -> Set[str]:
+        found = self.statement("PRAGMA table_list").fetchall()  # schema, name, kind; the index has other kinds
+        return {name for _, name, kind, *_ in found if kind == "table" and not name.startswith("sqlite_")}
+
+    def shape(self, table: str) -> tuple[Sequence[str], Sequence[str], Set[str]]:
+        return histories.shape(self, table)
+
+    def rows(self, sql: str) -> Rows:
+        return self.statement(sql).fetchall()
+
+    def portable_rows(self, table: str) -> Iterator[Rows]:
+        columns, order, _ = self.shape(table)
+        cursor = self.statement(selection(table, [f'"{column}"' for column in columns], order))
+        while rows := cursor.fetchmany(COPIED_AT_ONCE):
+            yield rows
+
+    def insert_rows(self, table: str, columns: Sequence[str], rows: Rows) -> None:
+        connection: sqlite3.Connection = self.connection()  # type: ignore[no-untyped-call]  # peewee's stub
+        connection.executemany(insertion(table, columns, ["?"] * len(columns)), rows)
+
+    def row_ids(self) -> Mapping[str, int]:
+        return dict(self.rows("SELECT name, seq FROM sqlite_sequence"))
+
+    def set_row_ids(self, given: Mapping[str, int]) -> None:
+        for table, number in given.items():
+            self.statement("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+            self.statement("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, number))
 
     # --- search -------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ make these tables are in `migrations/`; a test holds the two together.
 import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -69,6 +70,17 @@ def rows(model: type[peewee.Model], sql: str, *parameters: object) -> list[tuple
 def fetch(query: Any) -> list[tuple[Any, ...]]:
     """Runs a query that peewee built and gives its rows as tuples, converted."""
     return list(query.tuples())
+
+
+def padded(values: Sequence[str]) -> Sequence[str]:
+    """Values for `IN`, the last of them repeated until their number is a power of two.
+
+    Each number of values is a statement of its own, and each connection keeps the last hundred or so: with hundreds of
+    values in each, these would take tens of megabytes.
+    """
+    if not values:
+        return values
+    return [*values, *repeat(values[-1], (1 << (len(values) - 1).bit_length()) - len(values))]
 
 
 def locked(select: str) -> str:
@@ -180,6 +192,19 @@ class Message(Table):
         constraints = (peewee.Check("parent_id < id"),)
 
 
+class Attachment(Table):
+    """A file of a conversation; `blob` is its key in the blob store. When the conversation is gone, the row says that
+    the file is still there."""
+
+    id = peewee.TextField(primary_key=True)
+    conversation = peewee.ForeignKeyField(Conversation, null=True, on_delete="SET NULL", backref="+")
+    blob = peewee.TextField()
+    media_type = peewee.TextField()
+    filename = peewee.TextField()
+    size = peewee.BigIntegerField()
+    created_at = Moment()
+
+
 class Run(Table):
     """A turn under way or ended. `question` is the id of the message that it answers; that message may be gone."""
 
@@ -247,6 +272,24 @@ class Approval(Table):
     settled = peewee.BooleanField(default=False)
 
 
+class Question(Table):
+    """What a running tool call asks a person. `content` is what was filled in, until the run's worker has taken it. A
+    question is `closed` when nobody waits for an answer any more."""
+
+    id = peewee.TextField(primary_key=True)
+    run = peewee.ForeignKeyField(Run, on_delete="CASCADE", backref="+")
+    call_id = peewee.TextField()
+    asker = peewee.TextField()
+    message = peewee.TextField()
+    form = JsonField()
+    url = peewee.TextField(null=True)
+    digest = peewee.TextField()
+    expires_at = Moment()
+    action = peewee.TextField(null=True)
+    content = JsonField(null=True)
+    closed = peewee.BooleanField(default=False)
+
+
 class PausedTurn(Table):
     """What a worker needs to go on with a run that waits for approvals."""
 
@@ -301,3 +344,32 @@ class Token(Table):
     expires_at = Moment(null=True)
     last_used_at = Moment(null=True)
     revoked_at = Moment(null=True)
+
+
+class Account(Table):
+    """What somebody has with another service. `sealed` is encrypted; the rest is what may be seen without the key.
+    `refused`: the service takes it no more, its owner has to sign in again."""
+
+    owner = peewee.TextField()
+    name = peewee.TextField()
+    subject = peewee.TextField()
+    scopes = JsonField()
+    sealed = peewee.TextField()
+    expires_at = Moment(null=True)
+    refused = peewee.BooleanField(default=False)
+    updated_at = Moment()
+
+    class Meta:
+        primary_key = peewee.CompositeKey("owner", "name")
+
+
+class SignIn(Table):
+    """A sign-in under way, found by the hash of its state. One that `waits` gets its `answer`, encrypted as `sealed`
+    is; any other goes when it is used."""
+
+    id = peewee.TextField(primary_key=True)
+    owner = peewee.TextField()
+    sealed = peewee.TextField()
+    waits = peewee.BooleanField()
+    answer = peewee.TextField(null=True)
+    expires_at = Moment()

@@ -59,6 +59,7 @@ def run_writer(engine: Engine, queue: Queue, commits: Histogram) -> None:
             _run(engine, units, writes=True)
             commits.observe(time.monotonic() - started)
         _tell(units)
+        del taken, units  # what they gave may be large
         if not queue.empty():
             engine.rest()
     engine.leave()
@@ -69,6 +70,7 @@ def run_reader(engine: Engine, queue: Queue) -> None:
     while (unit := queue.get()) is not None:
         _run(engine, [unit], writes=False)
         _tell([unit])
+        del unit  # what it gave may be large
     engine.leave()
 
 

@@ -9,11 +9,13 @@ keys (`*.key`): what they protect is worth more to a thief who has both.
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 
@@ -24,6 +26,9 @@ from chatcore.operation.archive import DATABASE, PLUGINS, Manifest, Writer, is_n
 from chatcore.operation.durable import sync
 
 CACHE_TAG = "CACHEDIR.TAG"
+
+CopyTo: TypeAlias = Callable[[Path, Callable[[], None]], object]
+"""Copies a database to a new SQLite file, as it is at the moment when it calls what it is given."""
 
 _PASSING = ("draft-", "waste-")  # how names begin of what is being made or removed just now
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -37,8 +42,9 @@ class Written:
     left_out: Sequence[Path]
 
 
-def back_up(database: Path, data: Path, target: Path, *, replace: bool = False) -> Written:
-    """Writes the database and the files of plugins under `data` to the file `target`. On failure nothing is left.
+def back_up(database: Path | CopyTo, data: Path, target: Path, *, replace: bool = False) -> Written:
+    """Writes the database, a file or what copies one to a file, and the files of plugins under `data` to the file
+    `target`. On failure nothing is left.
 
     Raises:
         BackupError: there is `target` already, and `replace` was not said; or it cannot be written.
@@ -48,7 +54,9 @@ def back_up(database: Path, data: Path, target: Path, *, replace: bool = False) 
         raise BackupError(f"{target} exists", hint="choose another name, or say --force to replace a file")
     if not target.parent.is_dir():
         raise BackupError(f"there is no directory {target.parent}", hint="make it, or choose another place")
-    examined = examine(database)
+    if isinstance(database, Path):
+        examine(database)
+    copy_to = partial(_copy_file, database) if isinstance(database, Path) else database
     with (
         disk_told(target.parent),
         tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch,
@@ -56,17 +64,22 @@ def back_up(database: Path, data: Path, target: Path, *, replace: bool = False) 
         draft = Path(scratch, "draft.zip")
         with draft.open("xb") as file, Writer.to(file) as writer:
             copying = _Copying(writer, data)
-            copying.run(Sqlite(database, durable=False), Path(scratch, DATABASE))
+            copy = Path(scratch, DATABASE)
+            copying.run(copy_to, copy)
             manifest = writer.finish(
                 version=version("chatcore"),
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                migrations=examined.migrations,
+                migrations=examine(copy).migrations,
             )
         draft.chmod(0o600)
         sync(draft)
         draft.replace(target)
         sync(target.parent)
     return Written(manifest, copying.left_out)
+
+
+def _copy_file(database: Path, copy: Path, at_that_moment: Callable[[], None]) -> None:
+    Sqlite(database, durable=False).copy_to(copy, at_that_moment=at_that_moment)
 
 
 @attrs.define
@@ -78,9 +91,9 @@ class _Copying:
     left_out: list[Path] = attrs.field(factory=list)
     _seen: set[Path] = attrs.field(factory=set)
 
-    def run(self, database: Sqlite, copy: Path) -> None:
+    def run(self, copy_to: CopyTo, copy: Path) -> None:
         self._add_files()
-        database.copy_to(copy, at_that_moment=self._add_files)
+        copy_to(copy, self._add_files)
         self.writer.add(DATABASE, copy, compress=True)
 
     def _add_files(self) -> None:

@@ -159,10 +159,24 @@ def _plugins(loaded: Loaded, plugins: Plugins) -> Iterator[Check]:
     yield from (_plugin(row, strict=loaded.config.strict) for row in plugins.rows if row.state in ("off", "failed"))
     for problem in unknown_names(loaded, [row.name for row in plugins.rows]):
         yield Check("plugins", "warn", problem, "install it, or take the name out")
+    yield from _accounts(plugins)
     stores = plugins.registry.blob_stores
     if loaded.config.blob_store not in stores:
         remedy = f"set blob_store to one of: {', '.join(stores)}"
         yield Check("blob store", "fail", f"there is none of the name {loaded.config.blob_store!r}", remedy)
+
+
+def _accounts(plugins: Plugins) -> Iterator[Check]:
+    """What signing in to other services needs: an address to come back to, and a key that nobody else reads."""
+    names = ", ".join(plugins.registry.accounts)
+    try:
+        if names:
+            yield Check("accounts", "ok", f"{names}; services send browsers to {plugins.accounts.redirect_uri}")
+    except ConfigError as error:
+        yield Check("accounts", "warn", f"{names}; {error.message}", error.hint or "")
+    key = plugins.accounts.vault.keys.file
+    if key.exists() and key.stat().st_mode & 0o077:
+        yield Check("account key", "warn", f"others than the server's user may read {key}", f"chmod 600 {key}")
 
 
 def _plugin(row: Row, *, strict: bool) -> Check:

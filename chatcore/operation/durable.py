@@ -1,6 +1,8 @@
 """What makes sure that something is on the disk, and stays there when the power is lost."""
 
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -13,3 +15,22 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_private(path: Path, content: Callable[[], bytes]) -> None:
+    """Makes a file that only its user may read, unless it is there. Several processes may come at once: one wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return
+    descriptor, draft = tempfile.mkstemp(prefix="draft-", dir=path.parent)  # of mode 0600
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content())
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+        sync(path.parent)
+    except FileExistsError:
+        pass
+    finally:
+        Path(draft).unlink()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from chatcore.errors import PluginError
 from chatcore.hooks import API_VERSION, Plugin
-from chatcore.protocols import Authenticator, BlobStore, Lifespan, Provider, ToolSource
+from chatcore.protocols import Account, Authenticator, BlobStore, Lifespan, Provider, ToolSource
 from chatcore.registry import Contribution, Kind, Provenance
 from chatcore.tools import Tool
 
@@ -26,6 +26,7 @@ _GIVES: dict[str, tuple[tuple[Kind, type], ...]] = {
     "register_tools": (("tool", Tool), ("tool source", ToolSource)),
     "register_storage": (("blob store", BlobStore),),
     "register_auth": (("authenticator", Authenticator),),
+    "register_accounts": (("account", Account),),
     "register_lifespans": (("lifespan", Lifespan),),
 }
 _PROVIDER_NAME = re.compile(r"[^/\s]+")

@@ -96,14 +96,24 @@ def _installed() -> Iterable[Found]:
 
 
 def _class(place: str) -> Found:
-    name = re.split(r"[.:]", place)[-1].lower()
+    name = re.split(r"\W", place)[-1].lower()
     return Found(Provenance(name, place, ""), partial(_load_class, name, place))
 
 
 def _load_class(name: str, place: str) -> object:
     if not re.fullmatch(r"[\w.]+:\w+", place):
         raise PluginError(f"{place!r} is not the class of a plugin, written MODULE:CLASS")
-    return EntryPoint(name, place, GROUP).load()
+    module = place.partition(":")[0]
+    try:
+        return EntryPoint(name, place, GROUP).load()
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise PluginError(f"there is no module {error.name!r} where Python looks for modules") from None
+    except AttributeError as error:
+        if error.obj is not sys.modules.get(module):
+            raise
+        raise PluginError(f"the module {module} has no {error.name!r}") from None
 
 
 def _files(directory: Path | None) -> Iterable[Found]:

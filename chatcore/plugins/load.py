@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 import attrs
 import pluggy
 
+from chatcore.accounts import Accounts
 from chatcore.config import Loaded, plugin_settings
 from chatcore.errors import ChatcoreError, ConfigError, DuplicateName, NotFound, PluginError, PluginOff
 from chatcore.hooks import Context, Host, Plugin, hookspec
@@ -82,6 +83,12 @@ class Plugins:
     def __init__(self, loaded: Loaded, database: "Database") -> None:
         self.registry = Registry()
         self.trust = Trust(loaded.config.tool_policy, database)
+        self.accounts = Accounts(
+            database,
+            loaded.config.data / "accounts.key",
+            public_url=loaded.config.browser_url,
+            registered=lambda: self.registry.accounts,
+        )
         self._loaded = loaded
         self._database = database
         self._manager = pluggy.PluginManager(hookspec.project_name)
@@ -232,7 +239,13 @@ class Plugins:
         provider_for = partial(
             self.registry.provider_for, default_model=config.default_model, default_provider=config.default_provider
         )
-        return Host(provider_for, lambda: self.trust.free(self.registry.tools()), config.limits)
+        return Host(
+            provider_for,
+            lambda: self.trust.free(self.registry.tools()),
+            config.limits,
+            self.accounts,
+            config.workers,
+        )
 
     def _register(self, plugin: Plugin[Any], provenance: Provenance) -> Sequence[Contribution]:
         """Asks the contributing hooks one implementation at a time. All is given to the registry, or nothing."""

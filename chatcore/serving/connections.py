@@ -11,6 +11,7 @@ import asyncio
 import logging
 import resource
 import socket
+from functools import partial
 
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -21,6 +22,7 @@ from quart import Quart
 from chatcore.config import Config
 from chatcore.errors import ConfigError
 from chatcore.serving import http2  # noqa: F401  it mends hypercorn
+from chatcore.serving.direct import WithDirect
 from chatcore.serving.sockets import BACKLOG
 
 logger = logging.getLogger(__name__)
@@ -89,13 +91,15 @@ class Connections:
             writer.transport.abort()
             return
         loop = asyncio.get_running_loop()
-        connection = TCPServer(self._app, loop, self._settings, self._context, {}, reader, writer)
+        app = WithDirect(self._app, writer.transport)
+        connection = TCPServer(app, loop, self._settings, self._context, {}, reader, writer)
         task = loop.create_task(connection.run())
         self._tasks.add(task)
-        task.add_done_callback(self._disconnected)
+        task.add_done_callback(partial(self._disconnected, connection))
 
-    def _disconnected(self, task: asyncio.Task[None]) -> None:
+    def _disconnected(self, connection: TCPServer, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        vars(connection).clear()  # its parts hold each other, and would stay until garbage is collected, which is dear
         if not task.cancelled() and (error := task.exception()):
             # The other end has let go in a way that hypercorn does not expect, such as by taking nothing any more.
             level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR

@@ -6,9 +6,14 @@ and with everything loaded before the fork, a new worker would run the code and 
 
 A process is told to end by SIGTERM, or by the end of the pipe that connects it to the supervisor: none is left behind
 by a supervisor that was killed. SIGINT and SIGHUP, which a terminal sends to all processes, are the supervisor's alone.
+
+Through that pipe a worker is asked for signs of life, which its event loop gives. There is never more than one
+question in it, so that it cannot fill, and the time is counted in looks: one that comes late, because the supervisor or
+the whole machine slept, counts no more than another.
 """
 
 import asyncio
+import faulthandler
 import logging
 import multiprocessing
 import os
@@ -28,7 +33,12 @@ logger = logging.getLogger(__name__)
 
 START_TIME = 300.0
 """Seconds that a worker has to get ready. The first may have to bring a large database up to date."""
+LOOK = 1.0
+"""Seconds between two looks at whether a worker has given a sign of life."""
+TRACE_TIME = 2.0
+"""Seconds that a worker has to write where it hangs, before it is killed."""
 
+_ALIVE = "alive"
 _SPAWN = multiprocessing.get_context("spawn")
 _FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 
@@ -46,6 +56,8 @@ class WorkerProcess:
         self.ended = asyncio.Event()
         self._slot = slot
         self._began = monotonic()
+        self._silent = 0.0
+        self._hung = False
         self._said: asyncio.Future[Sequence[str] | ChatcoreError | None] = loop.create_future()
         self._line, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_work, args=(loaded, slot, listening, theirs, quiet))
@@ -61,10 +73,12 @@ class WorkerProcess:
         except (EOFError, ConnectionError):  # it has ended: `_bury` is called in a moment
             asyncio.get_running_loop().remove_reader(self._line.fileno())
             return
-        if self._said.done():
-            logger.error("worker %d: %s", self._slot, said)
-        else:
+        if not self._said.done():
             self._said.set_result(said)
+        elif said == _ALIVE:
+            self._silent = 0.0
+        else:
+            logger.error("worker %d: %s", self._slot, said)
 
     def _bury(self) -> None:
         loop = asyncio.get_running_loop()
@@ -97,6 +111,26 @@ class WorkerProcess:
             raise self.death()
         return said
 
+    async def watch(self, patience: float) -> None:
+        """Waits until it has ended. If it gives no sign of life for so many seconds, it is made to."""
+        while not self.ended.is_set() and self._silent < patience:
+            if not self._silent:
+                self._send(_ALIVE)
+            self._silent += LOOK
+            await self._end_within(LOOK)
+        if not self.ended.is_set():
+            self._hung = True
+            logger.error("worker %d has given no sign of life for %.0f s, and is ended", self._slot, self._silent)
+            os.kill(self._process.ident or 0, signal.SIGABRT)  # `faulthandler` writes what each thread does
+            await self._end_within(TRACE_TIME)
+            self.kill()
+            await self.ended.wait()
+
+    async def _end_within(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.ended.wait()
+
     @property
     def pid(self) -> int | None:
         return self._process.pid
@@ -108,6 +142,9 @@ class WorkerProcess:
 
     def death(self) -> Died:
         """How it has ended, and what to do about that."""
+        if self._hung:
+            hint = "the log says which code held up the event loop; if there is no trace, somebody stopped the process"
+            return Died(f"worker {self._slot} hung", hint=hint)
         code = self._process.exitcode or 0
         fate = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         match -code:
@@ -121,8 +158,11 @@ class WorkerProcess:
 
     def replaced(self) -> None:
         """Tells it that another has taken its place."""
+        self._send("replaced")
+
+    def _send(self, what: str) -> None:
         with suppress(OSError):  # it is gone
-            self._line.send("replaced")
+            self._line.send(what)
 
     def terminate(self) -> None:
         """Tells it to end now."""
@@ -150,6 +190,7 @@ def _work(loaded: Loaded, slot: int, listening: socket.socket, line: Connection,
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which the processes that plugins start would inherit
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)
     _keep_to_itself()
+    faulthandler.enable()
     from chatcore.serving.supervised import work  # noqa: PLC0415  everything that the supervisor does without
 
     work(loaded, slot, listening, line, quiet=quiet)

@@ -7,6 +7,7 @@ would wait for a worker that has died; so new connections are steered to the soc
 """
 
 import ctypes
+import errno
 import socket
 import struct
 import sys
@@ -78,6 +79,11 @@ def url(config: Config, listening: socket.socket) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+def _is_of_host(error: OSError) -> bool:
+    """Whether no port would do."""
+    return isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+
+
 def _listen(config: Config, port: int, *, shared: bool) -> socket.socket:
     listening = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
     try:
@@ -93,7 +99,7 @@ def _listen(config: Config, port: int, *, shared: bool) -> socket.socket:
         listening.close()
         raise ConfigError(
             f"cannot listen on {config.host} port {config.port}: {error.strerror or error}",
-            hint="choose another with --port",
+            hint=f"choose another with {'--host' if _is_of_host(error) else '--port'}",
         ) from error
     listening.setblocking(False)
     return listening

@@ -28,9 +28,9 @@ LINGER = 1.0
 def work(loaded: Loaded, slot: int, listening: socket, line: Connection, *, quiet: bool) -> None:
     """Serves as worker number `slot` until SIGTERM, or until the supervisor is gone.
 
-    On `line` it tells the supervisor that it is ready, with the plugins that are on, or why it cannot start. What the
-    supervisor says there means that another has taken its place: then it lets nobody in any more, and ends when the
-    answers under way have ended. With `quiet` it does not log what is off or has failed: another worker has.
+    On `line` it tells the supervisor that it is ready, with the plugins that are on, or why it cannot start. Later it
+    gives back what it hears there; but when that is that another has taken its place, it lets nobody in any more, and
+    ends when the answers under way have ended. With `quiet` it does not log what is off or has failed: another has.
     """
     config = loaded.config
     logs.configure(config.log_level, config.log_format, worker=slot)
@@ -51,8 +51,11 @@ async def _serve_until_told(app: Quart, config: Config, listening: socket, line:
 
     def heed() -> None:
         try:
-            line.recv()
-            replace.set()
+            said = line.recv()
+            if said == "replaced":
+                replace.set()
+            else:
+                _tell(line, said)
         except (EOFError, ConnectionError):
             loop.remove_reader(line.fileno())
             logger.warning("the supervisor is gone")

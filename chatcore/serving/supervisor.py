@@ -1,4 +1,4 @@
-"""The supervisor: starts the workers of a server, puts new ones in the place of those that die, and ends them all.
+"""The supervisor: starts the workers of a server, puts new ones in the place of those that die or hang, and ends them.
 
 It is small and hardly ever busy. Only the workers load the framework, the plugins and the database, so that nothing of
 theirs can bring it down. The first worker is the test: it brings the database up to date before there is another, and
@@ -158,7 +158,7 @@ class _Supervisor:
                 if slot.worker is None or slot.worker.ended.is_set():
                     await self._refill(slot)
             if slot.worker is not None:
-                await slot.worker.ended.wait()
+                await slot.worker.watch(self._loaded.config.hang_timeout)
 
     async def _refill(self, slot: _Slot) -> None:
         dead, slot.worker = slot.worker, None

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import attrs
 
@@ -12,7 +12,8 @@ from chatcore import sse, wire
 from chatcore.config import Config
 from chatcore.errors import ChatcoreError, RequestError, StreamBroken
 from chatcore.http import Timeouts, failures, make_client
-from chatcore.terminal.frames import Approval, FrameReader, Note, Part
+from chatcore.terminal.frames import Approval, Asked, FrameReader, Note, Part
+from chatcore.tools import JsonObject
 
 if TYPE_CHECKING:
     import httpx
@@ -79,11 +80,21 @@ class ChatClient:
         decision = {"digest": approval.digest, "decision": "approve" if allow else "reject"}
         await self._request("POST", path, content=wire.dumps(decision), headers=_JSON)
 
+    async def answer(self, asked: Asked, action: str, content: JsonObject) -> None:
+        """Answers a question of a running tool.
+
+        Raises:
+            ChatcoreError: it does not wait any more, or what was filled in is not what it asks for.
+        """
+        path = f"/api/chat/runs/{self._run_id}/questions/{quote(asked.question_id)}"
+        answer = {"digest": asked.digest, "action": action, "content": content}
+        await self._request("POST", path, content=wire.dumps(answer), headers=_JSON)
+
     async def ask(self, text: str, *, can_approve: bool = False) -> AsyncIterator[Part]:
         """Says something and gives the parts of the answer. Reads on where a lost connection left off.
 
-        `can_approve`: among the parts there may be an `Approval`, which `decide` answers; otherwise calls that need one
-        are refused.
+        `can_approve`: among the parts there may be an `Approval`, which `decide` answers, and an `Asked`, which
+        `answer` does; otherwise calls that need one are refused, and questions declined.
 
         Raises:
             ChatcoreError: the server refused, could not be reached, or was lost and did not come back.
@@ -156,7 +167,10 @@ class ChatClient:
                     raise _refusal(response.status_code, await response.aread())
                 yield response
         except failures() as error:
-            raise _Unreachable(f"{self._http.base_url} cannot be reached: {error or type(error).__name__}") from error
+            raise _Unreachable(
+                f"{self._http.base_url} cannot be reached: {error or type(error).__name__}",
+                hint="start a server with 'chatcore serve', or leave out --server",
+            ) from error
 
 
 class _Unreachable(ChatcoreError):
@@ -199,9 +213,19 @@ def _refusal(status: int, body: bytes) -> RequestError:
 @asynccontextmanager
 async def connected(url: str, token: str | None, model: str | None) -> AsyncIterator[ChatClient]:
     """A conversation with the server at a URL."""
+    if not _is_address(url):
+        raise RequestError(f"{url!r} is not the address of a server", hint="write it like http://127.0.0.1:8000")
     headers = {"authorization": f"Bearer {token}"} if token else {}
     async with make_client(base_url=url, headers=headers, timeouts=TIMEOUTS) as http:
         yield ChatClient(http, model)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 async def is_chatcore(url: str) -> bool:

@@ -1,11 +1,12 @@
 """What a stream of the chat API (contract §2) says, as parts that can be shown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import attrs
 
 from chatcore import sse, wire
+from chatcore.tools import JsonObject
 
 
 @attrs.frozen
@@ -41,6 +42,18 @@ class Approval:
 
 
 @attrs.frozen
+class Asked:
+    """A question of a running tool: a form to fill in, or a page to open."""
+
+    question_id: str
+    asker: str
+    message: str
+    form: JsonObject
+    url: str | None
+    digest: str
+
+
+@attrs.frozen
 class Note:
     """Something that the model did not say."""
 
@@ -54,7 +67,7 @@ class Problem:
     text: str
 
 
-Part: TypeAlias = Text | Reasoning | ToolUse | Approval | Note | Problem
+Part: TypeAlias = Text | Reasoning | ToolUse | Approval | Asked | Note | Problem
 
 _NOTES = {
     "length": "The answer was cut off: it reached its greatest length.",
@@ -88,8 +101,8 @@ class FrameReader:
                 yield from self._metadata(data)
             case "tool", {"status": str(status), "name": str(tool)}:
                 yield from _tool(status, tool, data.get("message"))
-            case "approval", {"call_id": str(call_id), "tool": str(tool), "digest": str(digest)}:
-                yield Approval(call_id, tool, wire.dumps(data.get("arguments")).decode(), digest)
+            case "approval" | "question", {"digest": str()}:
+                yield _asked(name, data)
             case "notice", {"message": str(message)}:
                 yield Note(message)
             case "error", {"error": str(error)}:
@@ -110,6 +123,12 @@ class FrameReader:
             yield Text(text)
         for image in delta.get("images") or ():
             yield Text(_text([image]))
+
+
+def _asked(name: str, data: Mapping[str, Any]) -> Approval | Asked:
+    if name == "approval":
+        return Approval(data["call_id"], data["tool"], wire.dumps(data.get("arguments")).decode(), data["digest"])
+    return Asked(data["question_id"], data["asker"], data["message"], data["form"], data.get("url"), data["digest"])
 
 
 def _tool(status: str, name: str, message: object) -> Iterator[Part]:

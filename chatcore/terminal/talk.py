@@ -5,7 +5,7 @@ The main thread waits for keys and for Ctrl-C; everything that awaits runs in th
 
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
@@ -17,8 +17,8 @@ from rich.console import Console
 
 from chatcore.errors import ChatcoreError
 from chatcore.terminal.client import ChatClient, Choice
-from chatcore.terminal.frames import Approval, Note, Problem
-from chatcore.terminal.printable import printable
+from chatcore.terminal.frames import Approval, Asked, Note, Problem
+from chatcore.terminal.questions import allowed, answer_of
 from chatcore.terminal.screen import PlainScreen, RichScreen, Screen
 
 LISTED = 40
@@ -55,8 +55,8 @@ class Talk:
         with self._screen() as screen, _on_ctrl_c(stop):
             try:
                 for part in _iterate(self._portal, self._client.ask(text, can_approve=sys.stdin.isatty())):
-                    if isinstance(part, Approval):
-                        self._decide(part, screen, stop)
+                    if isinstance(part, Approval | Asked):
+                        self._ask_back(part, screen, stop)
                     else:
                         screen.show(part)
                     failed = failed or isinstance(part, Problem)
@@ -69,16 +69,23 @@ class Talk:
                 screen.show(Note("Stopped."))
         return 130 if stopped else int(failed)
 
-    def _decide(self, approval: Approval, screen: Screen, stop: Callable[[], None]) -> None:
-        """Asks whether a call may be run. Ctrl-C stops the answer instead."""
+    def _ask_back(self, asked: Approval | Asked, screen: Screen, stop: Callable[[], None]) -> None:
+        """Asks whether a call may be run, or what a tool asks. Ctrl-C stops the answer instead."""
         try:
             with screen.pause(), _on_ctrl_c(_interrupt):
-                allow = _allowed(f"{approval.tool} is to be run with {approval.arguments}. Allow it? [y/N] ")
-            self._portal.call(partial(self._client.decide, approval, allow=allow))
+                send = self._decided(asked) if isinstance(asked, Approval) else self._answered(asked)
+            self._portal.call(send)
         except KeyboardInterrupt:
             stop()
         except ChatcoreError as error:
             screen.show(Note(told(error)))
+
+    def _decided(self, approval: Approval) -> Callable[[], Awaitable[None]]:
+        allow = allowed(f"{approval.tool} is to be run with {approval.arguments}. Allow it? [y/N] ")
+        return partial(self._client.decide, approval, allow=allow)
+
+    def _answered(self, asked: Asked) -> Callable[[], Awaitable[None]]:
+        return partial(self._client.answer, asked, *answer_of(asked))
 
     def _screen(self) -> Screen:
         return RichScreen(self._console) if self._console.is_terminal else PlainScreen()
@@ -169,15 +176,6 @@ def _typed() -> str | None:
         click.echo()
         return None
     return "\n".join(lines)
-
-
-def _allowed(question: str) -> bool:
-    """Whether somebody types yes. The question is no part of the output, which may go elsewhere."""
-    click.echo(printable(question), nl=False, err=True)
-    try:
-        return input().strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
 
 
 def _interrupt() -> NoReturn:

@@ -187,4 +187,4 @@ async def test_everybody_may_read_the_pages(client):
     """They say nothing that is not in the source; what they describe still needs a token."""
     api = wire.loads(await (await client.get("/openapi.json")).get_data())
     assert api["paths"]["/docs"]["get"]["security"] == []
-    assert api["paths"]["/things/{number}"]["get"]["security"] == [{"bearer": []}]
+    assert api["paths"]["/things/{number}"]["get"]["security"] == [{"bearer": ["chat"]}]

@@ -40,7 +40,7 @@ class Remote(Plugin[NoSettings]):
         return [self]  # type: ignore[list-item]
 
     async def authenticate(self, credentials: Credentials) -> Principal | None:
-        return Principal("ann", frozenset(credentials.headers.get("x-scopes", "operator").split()))
+        return Principal("ann", frozenset(credentials.headers.get("x-scopes", "chat operator").split()))
 
 
 async def test_a_changed_tool_is_suspended_until_it_is_accepted(

@@ -135,6 +135,29 @@ async def test_a_server_whose_database_does_not_answer_lives_and_is_not_ready(st
     assert (ready.status_code, ready.json()) == (503, {"status": "not_ready"})  # nobody could say who asked
 
 
+async def test_no_client_learns_where_the_data_is(chat, tmp_path, caplog):
+    """A fault of the database is told in neutral words, by a route and by a check; the log has the reason."""
+    database = chat.app.extensions["chatcore"].database
+    await database.close()
+    try:
+        failed, ready = await asyncio.gather(
+            chat.client.get("/api/chat/conversations"), chat.client.get("/health/ready")
+        )
+    finally:
+        await database.open()
+    assert (failed.status_code, failed.json()) == (
+        500,
+        {
+            "detail": "The server's data cannot be read or written.",
+            "code": "database",
+            "hint": "the reason is in the server's log",
+        },
+    )
+    assert ready.status_code == 503
+    assert str(tmp_path) not in ready.text
+    assert f"{tmp_path}" in caplog.text
+
+
 @pytest.mark.parametrize(("strict", "status"), [(True, 503), (False, 200)])
 async def test_what_a_server_cannot_do_without_must_be_open(make_chat, monkeypatch, strict, status):
     """With `strict` that is each lifespan; else what other plugins are still opening is only told of."""
@@ -162,6 +185,15 @@ async def test_asking_again_and_again_costs_nothing(chat, moody):
     answers = await asyncio.gather(*(chat.client.get("/health/ready") for _ in range(100)))
     assert {answer.status_code for answer in answers} == {200}
     assert moody.asked <= 2
+
+
+async def test_strangers_are_told_of_no_provider(chat):
+    """Where people must sign in they get what clients read. Who has a token is told how each provider is."""
+    header = await token(chat, "*")
+    answer = (await chat.client.get("/health")).json()
+    assert answer == {"status": "ok", "default_model": "moody/model", "active_model": "moody/model"}
+    known = (await chat.client.get("/health", headers=header)).json()
+    assert known["providers"]["scripted"] == {"state": "failed", "detail": "no key"}
 
 
 async def test_strangers_are_told_only_whether_it_is_ready(chat):
@@ -216,6 +248,7 @@ async def test_the_numbers_are_for_those_who_may_see_them(chat):
     header = await token(chat, "metrics")
     assert (await chat.client.get("/metrics")).status_code == 401
     assert (await chat.client.get("/metrics", headers=header)).status_code == 200
+    assert (await chat.client.get("/api/plugins", headers=header)).status_code == 403
     other = await token(chat, "other")
     assert (await chat.client.get("/metrics", headers=other)).status_code == 403
 

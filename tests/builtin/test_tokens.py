@@ -242,6 +242,15 @@ def test_create_takes_scopes_and_a_principal(plugin: Tokens) -> None:
     assert find(plugin, result.stdout.strip()) == Principal("anna", frozenset({"chat", "admin"}))
 
 
+@pytest.mark.parametrize("wrong", ["", " ", "two words"])
+@pytest.mark.parametrize("option", ["--principal", "--scope"])
+def test_a_name_that_is_none_is_refused(plugin: Tokens, option: str, wrong: str) -> None:
+    """Nobody could have it; the message says what a name is."""
+    result = run(plugin, "create", option, wrong)
+    assert result.exit_code == 2
+    assert f"{wrong!r} is no name" in result.stderr
+
+
 def test_the_list_shows_no_token(plugin: Tokens) -> None:
     """It shows how each begins, its name, and whether it is good."""
     tokens = [run(plugin, "create", *options).stdout.strip() for options in (["--name", "laptop"], ["--expires", "2h"])]

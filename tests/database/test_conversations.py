@@ -1,6 +1,7 @@
 """Conversations: turns, lists, titles, and deleting."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from chatcore.database import Conversations, Database, LogRow, NewMessage, NewRun, Runs, tables
 from chatcore.database.runs import set_state
+from chatcore.database.sqlite import Sqlite
 from chatcore.errors import Conflict, NotFound, RequestError
 from chatcore.types import Message, Principal
 
@@ -328,10 +330,13 @@ async def test_preview_is_plain_text(begin: Any, user: User, conversations: Conv
 async def test_list_reads_by_index(database: Database, ann: Principal) -> None:
     """The list is one statement that scans no table, however many conversations there are."""
     statements: list[str] = []
-    for _ in range(3):  # all readers, whichever of them it will be
-        await asyncio.gather(
-            *(database.read(lambda: tables.bound.connection().set_trace_callback(statements.append)) for _ in range(9))
-        )
+    everybody = threading.Barrier(Sqlite.readers)  # or one reader may take the turns of those that start late
+
+    def trace() -> None:
+        tables.bound.connection().set_trace_callback(statements.append)
+        everybody.wait(10)
+
+    await asyncio.gather(*(database.read(trace) for _ in range(Sqlite.readers)))
     await Conversations(database).list_saved(ann)
     [statement] = [text for text in statements if text.startswith("SELECT")]
     plan = await database.read(lambda: tables.execute("EXPLAIN QUERY PLAN " + statement))

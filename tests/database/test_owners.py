@@ -5,11 +5,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 import pytest
 
 from chatcore.database import (
+    AccountRow,
+    Accounts,
     Approval,
     Approvals,
+    AttachmentRecord,
+    Attachments,
     Conversations,
     Database,
     Documents,
@@ -23,6 +28,15 @@ from chatcore.database import (
 from chatcore.errors import NotFound
 from chatcore.types import Principal
 
+FILE = AttachmentRecord(
+    id="a",
+    conversation_id="c",
+    blob="c/a__image.png",
+    media_type="image/png",
+    filename="image.png",
+    size=1,
+    created_at=datetime.now(UTC),
+)
 # What each method is called with, beside the principal: Ann's things. `None` instead of NotFound is an answer that
 # one's own empty shelf gives too.
 MISSING = "not found"
@@ -48,9 +62,13 @@ CALLS: dict[tuple[type[Any], str], tuple[dict[str, Any], Any]] = {
     (Runs, "get"): ({"run_id": "r"}, MISSING),
     (Runs, "running"): ({"conversation_id": "c"}, []),
     (Runs, "log"): ({"run_id": "r", "after": 0}, MISSING),
-    (Runs, "take_over"): ({"run_id": "r"}, MISSING),
     (Approvals, "open"): ({"run_id": "r"}, []),
     (Approvals, "decide"): ({"run_id": "r", "call_id": "a", "digest": "d", "decision": "reject"}, MISSING),
+    (Attachments, "add"): ({"record": FILE}, MISSING),
+    (Attachments, "find"): ({"ids": ["b"]}, {}),
+    (Accounts, "get"): ({"name": "mail"}, None),
+    (Accounts, "refuse"): ({"name": "mail"}, None),
+    (Accounts, "delete"): ({"name": "mail"}, False),
     (Documents, "get"): ({"namespace": "n", "key": "k"}, None),
     (Documents, "list"): ({"namespace": "n"}, {}),
     (Documents, "put"): ({"namespace": "n", "key": "k", "value": 2}, "one of his own"),
@@ -65,6 +83,8 @@ INTERNAL = {
     Runs: {"journal", "settle", "finish", "hand_over", "renew", "claim_expired", "forget", "prune", "news", "signal"}
     | {"signals"},
     Approvals: {"request", "unsettled", "settle", "close", "paused"},
+    Attachments: {"orphans", "forget"},
+    Accounts: {"list", "any", "put"},  # the operator's; and a row names its owner
 }
 
 
@@ -72,7 +92,7 @@ def methods() -> list[tuple[type[Any], str]]:
     """All methods of the repositories whose things have owners."""
     return [
         (repository, name)
-        for repository in (Conversations, Runs, Approvals, Documents, RecentDocuments)
+        for repository in (Conversations, Runs, Approvals, Attachments, Accounts, Documents, RecentDocuments)
         for name, method in inspect.getmembers(repository, inspect.iscoroutinefunction)
         if name not in INTERNAL.get(repository, ())
     ]
@@ -104,6 +124,9 @@ async def test_stranger(
     await runs.settle("here", [LogRow("r", 1, 1, b"x")])
     await Documents(database).put(ann, "n", "k", 1)
     await Approvals(database).request([_asked("r")], {})
+    await Attachments(database).add(ann, attrs.evolve(FILE, id="b"))
+    mail = AccountRow(owner="ann", name="mail", subject="", scopes=[], sealed="x", expires_at=None)
+    await Accounts(database).put(mail)
     before = await _everything_of(database, "ann")
     options, expected = CALLS[repository, name]
     handle = repository(Documents(database) if repository is RecentDocuments else database)
@@ -142,6 +165,8 @@ async def _everything_of(database: Database, owner: str) -> list[Any]:
             tables.execute("SELECT * FROM run"),
             tables.execute("SELECT * FROM run_log"),
             tables.execute("SELECT * FROM approval"),
+            tables.execute("SELECT * FROM attachment"),
+            tables.execute("SELECT * FROM account WHERE owner = ?", owner),
             tables.execute("SELECT * FROM document WHERE owner = ?", owner),
         ]
     )

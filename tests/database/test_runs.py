@@ -153,7 +153,8 @@ async def test_every_run_is_claimed_once(start: Start, runs: Runs, database: Dat
 
 
 async def test_journal_of_a_dead_worker(start: Start, runs: Runs, ann: Principal, database: Database) -> None:
-    """What a dead worker journaled is read until its runs are closed; then its journal goes, and nobody else's."""
+    """What a dead worker journaled goes to the logs of its runs, and what it journals later nowhere; when they are
+    closed its journal goes, and nobody else's."""
     await start("r1", worker="dead")
     await start("r2", worker="other")
     await runs.journal("dead", [row("r1", 1, 2)])
@@ -162,9 +163,11 @@ async def test_journal_of_a_dead_worker(start: Start, runs: Runs, ann: Principal
     await runs.forget("here")
     await runs.claim_expired("here", datetime.now(UTC), ago(-15), ["dead"])
     assert spans(await runs.log(ann, "r1", 0)) == [(1, 2)]
-    await runs.finish("r1", "incomplete", "server_stopped", 3, [row("r1", 1, 3)])
+    await runs.journal("dead", [row("r1", 3, 9)])
+    assert spans(await runs.log(ann, "r1", 0)) == [(1, 2)]
+    await runs.finish("r1", "incomplete", "server_stopped", 3, [row("r1", 3, 3)])
     await runs.forget("here")
-    assert spans(await runs.log(ann, "r1", 0)) == [(1, 3)]
+    assert spans(await runs.log(ann, "r1", 0)) == [(1, 2), (3, 3)]
     assert spans(await runs.log(ann, "r2", 0)) == [(1, 2)]
     workers = await database.read(lambda: tables.execute("SELECT worker FROM run_journal ORDER BY id"))
     assert workers == [("other",), ("here",)]

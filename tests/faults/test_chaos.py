@@ -61,7 +61,7 @@ ENDINGS = {
     "no-done": WHOLE,
     "no-end": Ending("incomplete", "no_finish_reason", TEXT),
     "after-done": WHOLE,
-    "empty": attrs.evolve(WHOLE, stored=None),
+    "empty": attrs.evolve(WHOLE, stored=""),
     "thinking": attrs.evolve(WHOLE, stored=""),
     "usage-none": WHOLE,
     "usage-twice": WHOLE,

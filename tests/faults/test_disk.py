@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
+from chatcore.errors import DatabaseError
 from chatcore.testing.chat import Frame, frames
 
 StartServer = Callable[..., Awaitable[Any]]
@@ -78,8 +79,8 @@ async def test_a_disk_that_runs_full_during_an_answer(
     disk: Disk, start_server: StartServer, tmp_path: Path, durability: str
 ) -> None:
     """Relaxed, the whole answer reaches its reader all the same; strict, it ends, since it could not be kept before it
-    is sent. Either way the error is said, and so it is to who comes meanwhile; what was stored can be read. When there
-    is space again, the next answers are given, and the data is sound."""
+    is sent. Either way that is said, and so it is to who comes meanwhile; the reason is in the log. What was stored can
+    be read. When there is space again, the next answers are given, and the data is sound."""
     options, env = ("--disable", "llama", "--disable", "openrouter"), {"CHATCORE_DURABILITY": durability}
     server = await start_server(*options, env=env)
     async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=30) as client:
@@ -93,17 +94,35 @@ async def test_a_disk_that_runs_full_during_an_answer(
     print(f"{durability}, {type(disk).__name__}: {read} of {len(WORDS)} words were read, 20 before the disk was full")
     assert read == len(WORDS) if durability == "relaxed" else 20 <= read < len(WORDS)
     [error] = [frame.data for frame in received if frame.event == "error"]
-    assert FULL.search(error["error"])
+    assert (error["error"], error["type"]) == (DatabaseError.neutral, "database")
     assert received[-1].data == "[DONE]"
-    assert (refused.status_code, refused.json()["code"]) == (500, "database")
-    assert FULL.search(refused.json()["detail"])
-    assert refused.json()["hint"]
+    assert refused.status_code == 500
+    assert refused.json() == {
+        "detail": DatabaseError.neutral,
+        "code": "database",
+        "hint": "the reason is in the server's log",
+    }
     assert [message["content"] for message in kept] == ["hello", "hello"]
     assert FULL.search(server.log.decode())
     await server.kill()
     await check_what_was_kept(await start_server(*options, env=env), received)
     with closing(sqlite3.connect(tmp_path / "data" / "chatcore.db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_a_conversation_goes_on_as_soon_as_there_is_space_again(disk: Disk, start_server: StartServer) -> None:
+    """Its next turn first stores what could not be stored: the answer, and that it has ended."""
+    server = await start_server("--disable", "llama", "--disable", "openrouter")
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=30) as client:
+        received = await read_and(client, 20, lambda: disk.fill(server))
+        refused = await client.post("/api/chat/stream", json=question("s", "and now?"))
+        disk.free(server)
+        assert "error" not in names(await ask(client, "s", "and now?"))
+        messages = (await client.get("/api/chat/session/s/messages")).json()["messages"]
+    assert (refused.status_code, refused.json()["code"]) == (500, "database")
+    assert [message["role"] for message in messages] == ["user", "assistant", "user", "assistant"]
+    assert (messages[1]["content"].split(), messages[1]["status"]) == (WORDS, "partial")
+    assert spoken(received).startswith(messages[1]["content"])
 
 
 async def check_what_was_kept(server: Any, received: list[Frame]) -> None:

@@ -452,9 +452,11 @@ def test_the_page_of_limits_says_what_they_are():
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("|")}
     config, hypercorn = Config(), connections._settings(Config())
     expected = {
-        "answers under way": f"({config.max_streams})",
+        "answers under way, and requests at `/mcp`": f"({config.max_streams})",
         "connections": "4 × `max_streams` + 1000",
         "bodies that are coming, together": f"{requests.LARGEST_BODIES} × `max_body`",
+        "large answers that wait for their clients, together": f" {streams.MOST_WAITING // 2**20} MiB",
+        "values in a JSON body (what is in strings is none)": f" {requests.MOST_VALUES:,} ",
         "streams of one HTTP/2 connection": f" {hypercorn.h2_max_concurrent_streams} ",
         "requests of one connection": f" {hypercorn.keep_alive_max_requests} ",
         "the body of a request": f"({config.max_body // 2**20} MiB)",

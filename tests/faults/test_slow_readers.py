@@ -30,6 +30,61 @@ RATE = "steady-30-200"
 """What they all are sent: thirty pieces, five a second."""
 LONG = "steady-20000-0"
 """An answer of some four megabytes, which is more than the network stack takes for a reader."""
+STALLED = 50
+"""How many readers there are of a large event."""
+GROWTH_LARGE = 50
+"""Megabytes that they may cost beside the one who reads it."""
+
+GIANT = '''
+import asyncio
+
+from quart import Blueprint
+
+from chatcore import NoSettings, Plugin, hookimpl, public
+from chatcore.protocols import Health
+from chatcore.types import Finish, Model, TextDelta
+
+
+class Giant(Plugin[NoSettings]):
+    """A provider whose answers are one word of five megabytes, when it is told to say it."""
+
+    name = "giant"
+    open = True
+    default_model = "giant"
+
+    def __init__(self, context):
+        super().__init__(context)
+        self.told = asyncio.Event()
+
+    @hookimpl
+    def register_providers(self):
+        yield self
+
+    @hookimpl
+    def register_routes(self):
+        routes = Blueprint("giant", __name__)
+
+        @routes.post("/say")
+        @public
+        async def say():
+            self.told.set()
+            self.told.clear()
+            return ""
+
+        yield routes
+
+    def health(self):
+        return Health()
+
+    async def models(self):
+        return [Model("giant", "Giant")]
+
+    async def stream(self, request):
+        yield [TextDelta("Listen. ")]
+        await self.told.wait()
+        yield [TextDelta("x" * 5_000_000)]
+        yield [Finish("stop")]
+'''
 
 
 @pytest.fixture
@@ -54,15 +109,15 @@ def resumption(run_id):
 
 @contextmanager
 def never_reading(server, requests):
-    """Sends requests, and reads nothing of their answers."""
+    """Sends requests, and reads nothing of their answers. Gives the sockets."""
     place = urlsplit(server.url)
     with ExitStack() as stack:
-        for request in requests:
-            client = stack.enter_context(socket.socket())
+        clients = [stack.enter_context(socket.socket()) for _ in requests]
+        for client, request in zip(clients, requests, strict=True):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect((place.hostname, place.port))
             client.sendall(request.encode())
-        yield
+        yield clients
 
 
 async def ask(server, model, session):
@@ -94,10 +149,10 @@ async def many(server, model, what):
     return lags[len(lags) * 99 // 100]
 
 
-def memory(server):
-    """The memory of the server's process, in megabytes."""
+def memory(server, of="VmRSS"):
+    """The memory of the server's process, in megabytes: what it has, or with `VmHWM` the most that it has had."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1000
+    return int(re.search(rf"{of}:\s+(\d+) kB", status)[1]) / 1000
 
 
 @attrs.frozen
@@ -138,3 +193,75 @@ async def test_a_long_answer_that_nobody_reads_is_not_kept_for_each(server):
     cost = await cost_of(server, [resumption(run_id)] * READERS)
     assert cost.growth < GROWTH_LONG
     assert cost.lag < LAG
+
+
+# --- one large event --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def giant(start_server, tmp_path):
+    """A server with the plugin above."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "giant.py").write_text(GIANT)
+    return await start_server("--plugins-dir", str(own), "--disable", "llama", "--disable", "mcp")
+
+
+async def said(server, session, stalled=0, *, late=False):
+    """Has the large event said, to one who reads it and some who read nothing; `late`: these come when it is over.
+
+    Gives the most memory that the server's process has had when it has begun to send it to all of them, in megabytes.
+    """
+    place = urlsplit(server.url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=2**23)
+    writer.write(question("giant", session).replace("chaos/", "giant/").encode())
+    head = await reader.readuntil(b"Listen. ")
+    run_id = re.search(r"chatcore-run-id: (\w+)", head.decode(), re.IGNORECASE)[1]
+    with ExitStack() as stack:
+        if late:
+            await say(server)
+            await reader.readuntil(b"[DONE]")
+            while (await call(server, "GET", f"/api/chat/runs/{run_id}")).find(b'"completed"') < 0:
+                pass
+        clients = stack.enter_context(never_reading(server, [resumption(run_id)] * stalled))
+        await until_all_have(clients, b"Listen. ")
+        if not late:
+            await say(server)
+            await reader.readuntil(b"[DONE]")
+        await until_all_have(clients, b"xxx")
+        writer.close()
+        return memory(server, "VmHWM")
+
+
+async def say(server):
+    await call(server, "POST", "/say")
+
+
+async def call(server, method, path):
+    """Makes a request, and gives the answer."""
+    place = urlsplit(server.url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    writer.write(
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def until_all_have(clients, text):
+    """Waits until something has come to all of them, who leave it where it is."""
+    for client in clients:
+        while text not in await asyncio.to_thread(client.recv, 2**16, socket.MSG_PEEK):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["live", "stored"])
+async def test_a_large_event_that_nobody_reads_is_kept_once(giant, late):
+    """One of five megabytes, and fifty clients who take nothing of it: what each of them costs has a bound that the
+    size of the event has not."""
+    await said(giant, "warm-up", late=late)
+    alone = await said(giant, "alone", late=late)
+    beside = await said(giant, "beside", STALLED, late=late)
+    print(f"{beside - alone:.1f} MB for {STALLED}, {alone:.1f} MB before")
+    assert beside - alone < GROWTH_LARGE

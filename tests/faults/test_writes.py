@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from chatcore.database import tables
+from chatcore.errors import DatabaseError
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.state import State
 from chatcore.testing.chat import Chat, frames, running_chat
@@ -100,7 +101,7 @@ async def ask(chat: Chat, session_id: str) -> str:
         response = await chat.client.post("/api/chat/stream", json=body)
     if response.status_code != 200:
         assert response.status_code == 500
-        assert (response.json()["code"], "disk" in response.json()["detail"]) == ("database", True)
+        assert (response.json()["code"], response.json()["detail"]) == ("database", DatabaseError.neutral)
         return "refused"
     found = frames(response.content)
     if any(frame.event == "error" for frame in found):

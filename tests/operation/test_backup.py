@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from click.testing import CliRunner
 
 from chatcore.builtin.disk import DiskFiles
 from chatcore.cli import command
-from chatcore.database import Database, Documents
-from chatcore.errors import BackupError, ChatcoreError, ConfigError, DatabaseError
+from chatcore.database import Conversations, Database, Documents, Jobs
+from chatcore.database.copy import copy
+from chatcore.errors import BackupError, ChatcoreError, DatabaseError
 from chatcore.operation.archive import Archive
 from chatcore.operation.backup import back_up
 from chatcore.operation.restore import verify
@@ -270,11 +272,43 @@ def test_the_command_says_what_it_wrote(database: Database, data: Path, tmp_path
     assert "b.zip: the database and 0 files, " in result.output
 
 
-def test_postgresql_is_backed_up_by_its_own_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both commands are told, and the password is not."""
-    monkeypatch.setenv("CHATCORE_DATABASE", "postgresql://ann:secret@localhost/chat")
-    error = CliRunner().invoke(command, ["--data", str(tmp_path), "backup", "b.zip"]).exception
-    assert isinstance(error, ConfigError)
-    assert "pg_dump --format=custom --file=b.zip.dump" in (error.hint or "")
-    assert f"-C {tmp_path} plugins" in (error.hint or "")
+@pytest.mark.slow
+async def test_postgresql_is_backed_up_to_the_same_archive_and_comes_back(
+    postgres_url: str, empty_postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a server uses it; restored to a file, and copied to another server from there."""
+    database = Database(postgres_url)
+    await database.open()
+    await Jobs(database).claim("clean_up", "a server", datetime.now(UTC) + timedelta(minutes=1))
+    await Conversations(database).save(ANN, "c", title="Kept")
+    monkeypatch.setenv("CHATCORE_DATABASE", postgres_url)
+    archive, data = str(tmp_path / "b.zip"), tmp_path / "restored"
+    for arguments in (["backup", archive], ["restore", "--verify", archive]):
+        result = await asyncio.to_thread(CliRunner().invoke, command, ["--data", str(tmp_path / "data"), *arguments])
+        assert result.exit_code == 0, result.output
+    await database.close()
+    monkeypatch.delenv("CHATCORE_DATABASE")
+    result = await asyncio.to_thread(CliRunner().invoke, command, ["--data", str(data), "restore", archive])
+    assert result.exit_code == 0, result.output
+    copied = Database(str(data / "chatcore.db"))
+    await copied.open()
+    await Jobs(copied).release("a server")  # it was killed, as far as the copy can tell
+    await copied.close()
+    await asyncio.to_thread(copy, str(data / "chatcore.db"), empty_postgres_url, {})
+    database = Database(empty_postgres_url)
+    await database.open()
+    assert (await Conversations(database).get(ANN, "c")).title == "Kept"
+    await database.close()
+
+
+def test_postgresql_that_cannot_be_reached_is_told_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of the backup."""
+    monkeypatch.setenv("CHATCORE_DATABASE", "postgresql://ann:secret@127.0.0.1:1/chat")
+    target = tmp_path / "b.zip"
+    error = CliRunner().invoke(command, ["--data", str(tmp_path / "data"), "backup", str(target)]).exception
+    assert isinstance(error, DatabaseError)
+    assert "cannot be reached" in str(error)
     assert "secret" not in f"{error}{error.hint}"
+    assert not list(tmp_path.glob("*b.zip*"))

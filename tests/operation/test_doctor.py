@@ -158,6 +158,47 @@ def test_plugins_that_fail(directory: Path) -> None:
 # --- the address ------------------------------------------------------------------------------------------------------
 
 
+ACCOUNT_PLUGIN = """
+from chatcore import NoSettings, Plugin, hookimpl
+from chatcore.protocols import Account, OAuth
+
+
+class Mail(Plugin[NoSettings]):
+    @hookimpl
+    def register_accounts(self):
+        url = "https://mail.example"
+        yield Account(name="mail", title="Mail", sign_in=OAuth(authorize_url=url, token_url=url, client_id="c"))
+"""
+
+
+def test_accounts_need_an_address_to_come_back_to(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this machine it is known; anywhere else it has to be said."""
+    (directory / "own").mkdir()
+    (directory / "own" / "mail.py").write_text(ACCOUNT_PLUGIN)
+    port = os.environ["CHATCORE_PORT"]
+    assert doctor("--plugins-dir=own")["accounts"].found == (
+        f"mail; services send browsers to http://127.0.0.1:{port}/api/accounts/callback"
+    )
+    monkeypatch.setenv("CHATCORE_HOST", "0.0.0.0")
+    row = doctor("--plugins-dir=own")["accounts"]
+    assert (row.state, "set public_url" in row.remedy) == ("warn", True)
+    monkeypatch.setenv("CHATCORE_PUBLIC_URL", "https://chat.example.com/base/")
+    assert doctor("--plugins-dir=own")["accounts"].found.endswith(
+        " https://chat.example.com/base/api/accounts/callback"
+    )
+
+
+def test_a_key_that_others_can_read(directory: Path) -> None:
+    """Such as after a copy."""
+    (directory / "data").mkdir()
+    key = directory / "data" / "accounts.key"
+    key.write_text("x")
+    key.chmod(0o640)
+    assert doctor()["account key"].remedy == "chmod 600 data/accounts.key"
+    key.chmod(0o600)
+    assert "account key" not in doctor()
+
+
 def test_an_address_that_is_taken() -> None:
     """By another program, which does not answer as chatcore does."""
     with socket.create_server(("127.0.0.1", int(os.environ["CHATCORE_PORT"]))):

@@ -357,9 +357,11 @@ def test_a_restore_that_is_killed(tmp_path: Path, backup: Path) -> None:
     assert told_in(place) == {"saved"}
 
 
-def test_postgresql_is_restored_by_its_own_tools(backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it is backed up by them."""
+def test_a_backup_is_restored_to_postgresql_by_way_of_a_file(backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both commands are told, and the password is not."""
     monkeypatch.setenv("CHATCORE_DATABASE", "postgresql://ann:secret@localhost/chat")
     error = CliRunner().invoke(command, ["restore", str(backup)]).exception
     assert isinstance(error, ConfigError)
-    assert "pg_restore" in (error.hint or "")
+    assert "CHATCORE_DATABASE=data/chatcore.db chatcore restore" in (error.hint or "")
+    assert "chatcore copy" in (error.hint or "")
+    assert "secret" not in f"{error}{error.hint}"

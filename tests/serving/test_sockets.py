@@ -82,8 +82,9 @@ def test_a_port_has_one_server(listening: Sequence[socket.socket]) -> None:
 @pytest.mark.parametrize("host", ["256.1.1.1", "192.0.2.1", "no.such.host.invalid"])
 def test_an_address_that_is_not_this_machines_is_told(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it is no address, somebody else's or a name that nobody knows."""
-    with pytest.raises(ConfigError, match=f"cannot listen on {host} port 0: "):
+    with pytest.raises(ConfigError, match=f"cannot listen on {host} port 0: ") as told:
         sockets.listen(Config(host=host, port=0))
+    assert told.value.hint == "choose another with --host"
 
 
 def test_a_url_says_where_the_server_is() -> None:

@@ -59,6 +59,12 @@ class Trouble(Plugin[Settings]):
         async def worker():
             return {"worker": current().slot, "label": self.settings.label}
 
+        @routes.get("/hang")
+        @public
+        async def hang():
+            while True:
+                pass
+
         yield routes
 
     @hookimpl
@@ -413,6 +419,56 @@ async def test_a_worker_that_dies_again_and_again_harms_nobody(start_workers: St
         crash.unlink()
         await until_told(server, "worker 2 is ready", 2)
     assert [told(server.log, f"another starts in {pause} s") for pause in (0.1, 0.2, 0.4)] == [1, 1, 1]
+
+
+@pytest.mark.slow
+async def test_a_worker_that_hangs_is_replaced_and_its_answers_are_closed(
+    start_workers: StartWorkers, tmp_path: Path
+) -> None:
+    """One was stopped, a plugin loops for ever in the other: the log shows whose code it is, and where."""
+    (tmp_path / "chatcore.toml").write_text("hang_timeout = 3.0\n")
+    server = await start_workers()
+    before = processes(server)
+    answer = Answer()
+    async with client(server) as asking:
+        reading = asyncio.create_task(answer.read(asking, question(500, 0.2)))
+        await answer.begun.wait()
+        stopped = worker_of(answer, tmp_path)
+        while (await ask(*(connection := await connect(server))))["worker"] == stopped:
+            connection[1].close()
+        connection[1].write(b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
+        os.kill(before[stopped], signal.SIGSTOP)
+        await until_told(server, "worker 1 hung; another starts in 0.1 s")
+        await until_told(server, "worker 2 hung; another starts in 0.1 s")
+        with pytest.raises(httpx.TransportError):
+            await reading
+        for number in (1, 2):
+            await until_told(server, f"worker {number} is ready", 2)
+        connection[1].close()
+    async with client(server) as asking:
+        run = f"/api/chat/runs/{answer.headers['chatcore-run-id']}"
+        rest = await asking.get(f"{run}/events", headers={"Last-Event-ID": answer.frames[-1].id or ""})
+        state = (await asking.get(run)).json()
+    assert frames(rest.content)[-1].data == "[DONE]"
+    assert (state["state"], state["reason"]) == ("incomplete", "server_stopped")
+    assert told(server.log, "Trouble.register_routes.<locals>.hang") == 1
+    assert told(server.log, "Fatal Python error: Aborted") == 1
+    assert told(server.log, "in hang") == 1
+
+
+@pytest.mark.slow
+async def test_a_supervisor_that_slept_does_not_take_its_workers_for_hanging(
+    start_workers: StartWorkers, tmp_path: Path
+) -> None:
+    """Its own sleep does not count, however long it was."""
+    (tmp_path / "chatcore.toml").write_text("hang_timeout = 2.0\n")
+    server = await start_workers()
+    server.process.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(4)  # nothing happens, and this cannot be waited for
+    server.process.send_signal(signal.SIGCONT)
+    server.process.send_signal(signal.SIGHUP)
+    await until_told(server, "all workers were replaced")
+    assert told(server.log, "no sign of life") == 0
 
 
 @pytest.mark.slow

@@ -298,6 +298,17 @@ def test_check_of_a_plugin_that_is_off(tmp_path):
     assert any(rule.met for rule in rules)
 
 
+def test_check_says_that_it_does_not_use_the_files_there_are(tmp_path):
+    """A model that was fetched into the data directory is not what is checked: it says so, and how it could be."""
+    (tmp_path / "data" / "plugins" / "off").mkdir(parents=True)
+    assert "files that it has" not in str(check_plugin("off", loaded(tmp_path)))
+    file = tmp_path / "data" / "plugins" / "off" / "model.gguf"
+    file.write_bytes(b"GGUF")
+    *_, last = check_plugin("off", loaded(tmp_path))
+    assert (last.name, last.met) == ("It is checked with the files that it has.", None)
+    assert f"without {file.parent}. If it needs a file of it, name that under [plugins.off]" in last.detail
+
+
 def test_check_of_a_plugin_that_cannot_be_imported(tmp_path):
     """It says why, with the line."""
     [rule] = check_plugin("raises_on_import", loaded(tmp_path))

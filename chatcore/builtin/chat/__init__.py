@@ -14,7 +14,8 @@ class Chat(Plugin[NoSettings]):
 
     @hookimpl
     def register_routes(self) -> "Iterable[Blueprint]":
-        from chatcore.builtin.chat import approvals, routes  # noqa: PLC0415  Quart is needed by a server only
+        from chatcore.builtin.chat import approvals, attachments, routes  # noqa: PLC0415  Quart is needed by a server only
 
         yield routes.blueprint
         yield approvals.blueprint
+        yield attachments.blueprint

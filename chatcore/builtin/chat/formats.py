@@ -20,6 +20,8 @@ from chatcore.types import (
     Finish,
     MessageStored,
     Notice,
+    QuestionAsked,
+    QuestionClosed,
     ReasoningDelta,
     RunEnded,
     RunStarted,
@@ -35,6 +37,9 @@ PAUSES = frozenset({"hop_limit", "tool_error_limit", "cost_limit", "repeated_cal
 """Notices that stand where the answer would go on: shown as text too, since clients hide the tool's message."""
 
 
+_WAITING = {ApprovalRequested: b"approval", QuestionAsked: b"question", QuestionClosed: b"question_closed"}
+
+
 class Format(Protocol):
     """Renders the events of one run for one reader."""
 
@@ -44,7 +49,7 @@ class Format(Protocol):
 
 class ChatFormat:
     """The stream of contract §2: `session`, `message`, `metadata`, `tool`, `notice`, and `[DONE]` as the last. Who has
-    said that it can ask for consent gets `approval`, too."""
+    said that it can ask for consent gets `approval`, `question` and `question_closed`, too."""
 
     def __init__(self, run_id: str, model: str, created_at: datetime, zone: ZoneInfo) -> None:
         self._id = b"id: %b:" % run_id.encode()
@@ -74,8 +79,8 @@ class ChatFormat:
                 return [(b"session", wire.dumps({"session_id": event.conversation_id}))]
             case MessageStored():
                 return [(b"metadata", wire.dumps(answer_metadata(event.message, self._zone)))]
-            case ApprovalRequested():
-                return [(b"approval", wire.dumps(event))]
+            case ApprovalRequested() | QuestionAsked() | QuestionClosed():
+                return [(_WAITING[type(event)], wire.dumps(event))]
             case ToolStarted() | ToolFinished():
                 return [(b"tool", wire.dumps(_tool(event, self._zone)))]
             case Notice():
@@ -89,7 +94,7 @@ class ChatFormat:
                 return [self._made_chunk(event)]
 
     def _notice(self, notice: Notice) -> list[tuple[bytes, bytes]]:
-        if notice.kind in ("tools_unsupported", "approval_required"):
+        if notice.kind in ("tools_unsupported", "approval_required", "question_declined"):
             told = {"status": "notice", "name": "system", "message": notice.message}
             return [(b"tool", wire.dumps(told))]
         if notice.kind in PAUSES:

@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from chatcore.database import Approval, Conversation, ConversationRow, RunRecord
+from chatcore.database import Approval, AskedQuestion, Conversation, ConversationRow, RunRecord
 from chatcore.tools import JsonObject, ToolCall
-from chatcore.types import Message, StoredMessage
+from chatcore.types import Content, Message, StoredMessage
 
 
 def local_and_utc(moment: datetime, zone: ZoneInfo) -> dict[str, str]:
@@ -29,14 +29,13 @@ def message_record(stored: StoredMessage, zone: ZoneInfo) -> dict[str, Any]:
     record = {
         "role": message.role,
         "message_id": stored.id,
-        "content": message.content,
+        "content": _content(message),
         "tool_call_id": message.tool_call_id,
         "client_message_id": stored.client_message_id,
         "parent_client_message_id": stored.parent_client_message_id,
         **local_and_utc(stored.created_at, zone),
         **_answer_fields(stored),
         "annotations": list(message.annotations),
-        "images": list(message.images),
         # Clients look for the name of a tool under either key.
         "tool_name": stored.tool_name,
         "name": stored.tool_name or message.name,
@@ -44,6 +43,14 @@ def message_record(stored: StoredMessage, zone: ZoneInfo) -> dict[str, Any]:
         "run_id": stored.run_id,
     }
     return {key: value for key, value in record.items() if value not in (None, [], ())}
+
+
+def _content(message: Message) -> Content:
+    """Clients show images that are parts of the content."""
+    if not message.images:
+        return message.content
+    said = message.content or ()
+    return (*([{"type": "text", "text": said}] if isinstance(said, str) else said), *message.images)
 
 
 def answer_metadata(stored: StoredMessage, zone: ZoneInfo) -> dict[str, Any]:
@@ -128,3 +135,20 @@ def approval_record(approval: Approval) -> JsonObject:
         "expires_at": approval.expires_at.isoformat(),
     }
     return record if approval.decision is None else {**record, "decision": approval.decision}
+
+
+def question_record(asked: AskedQuestion) -> JsonObject:
+    """What a running tool asks a person. `action` is there when it was answered."""
+    record = {
+        "question_id": asked.id,
+        "run_id": asked.run_id,
+        "session_id": asked.conversation_id,
+        "call_id": asked.call_id,
+        "asker": asked.asker,
+        "message": asked.message,
+        "form": asked.form,
+        "url": asked.url,
+        "digest": asked.digest,
+        "expires_at": asked.expires_at.isoformat(),
+    }
+    return record if asked.action is None else {**record, "action": asked.action}

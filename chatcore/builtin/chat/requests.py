@@ -8,7 +8,7 @@ from attrs.validators import ge, le, max_len, min_len, optional
 
 from chatcore import wire
 from chatcore.database.approvals import Decision
-from chatcore.tools import JsonObject
+from chatcore.tools import JsonObject, QuestionAction
 from chatcore.types import Content, Message, Role
 
 
@@ -90,12 +90,17 @@ class ChatRequest:
 
     def parameters(self) -> dict[str, Any]:
         """What goes upstream beside the model, the messages and the server's own tools."""
-        own = {"messages", "model", "session_id", "metadata", "tools", "extra"}
-        fields = attrs.asdict(self, recurse=False, filter=lambda field, value: field.name not in own)
-        given = {name: value for name, value in fields.items() if value is not None}
+        given = {name: value for name in _PARAMETERS if (value := getattr(self, name)) is not None}
         # A function in a request would be called by nobody here; a tool that the upstream runs itself is its own.
         upstream_tools = [tool for tool in self.tools or () if tool.get("type") != "function"]
         return {**given, **self.extra, **({"tools": upstream_tools} if upstream_tools else {})}
+
+
+_PARAMETERS = [
+    field.name
+    for field in attrs.fields(ChatRequest)
+    if field.name not in ("messages", "model", "session_id", "metadata", "tools", "extra")
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +127,15 @@ class SaveRequest:
     title: str | None = None
     llm_settings: JsonObject | None = None
     extra: JsonObject = wire.rest()
+
+
+@attrs.frozen(kw_only=True)
+class AnswerRequest:
+    """The answer to a question. `digest` is that of the question as it was shown, `content` what was filled in."""
+
+    digest: str
+    action: QuestionAction
+    content: JsonObject = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

@@ -15,7 +15,7 @@ from chatcore.builtin.chat.formats import FORMATS
 from chatcore.builtin.chat.requests import ChatRequest, ConversationsQuery, EventsQuery, SaveRequest
 from chatcore.builtin.chat.start import start_turn
 from chatcore.builtin.chat.titles import ai_title
-from chatcore.database import Conversation
+from chatcore.database import Conversation, Questions
 from chatcore.errors import NotFound, RequestError
 from chatcore.openapi import describe
 from chatcore.protocols import GenerationLookup
@@ -41,8 +41,9 @@ async def stream() -> Response:
     seconds the answer is stopped, unless the request says `Chatcore-On-Disconnect: continue`.
 
     A client that can ask its user for consent to tool calls says `Chatcore-Approvals: ask`. A call that needs it then
-    comes as an event `approval` and waits for its decision, and leaving is not stopping unless the request says so. For
-    any other client such a call is refused.
+    comes as an event `approval` and waits for its decision, what a running tool asks comes as an event `question` and
+    waits for its answer, and leaving is not stopping unless the request says so. For any other client such a call is
+    refused, and such a question declined.
     """
     state, principal = current(), current_principal()
     can_approve = _header("Chatcore-Approvals", "refuse", "ask") == "ask"
@@ -75,11 +76,17 @@ async def run_events(run_id: str) -> Response:
 @describe(summary="What has become of a run", errors=(404,))
 @authenticated
 async def get_run(run_id: str) -> ResponseReturnValue:
-    """`approvals` are the tool calls that wait for somebody's consent now, as in the list of all of them."""
+    """`approvals` are the tool calls that wait for somebody's consent now, `questions` what running ones ask, as in the
+    lists of all of them."""
     runs, principal = current().runs, current_principal()
     record = await runs.get(principal, run_id)
     waiting = await runs.approvals(principal, run_id) if record.state == "waiting" else ()
-    return {**records.run_record(record), "approvals": [records.approval_record(one) for one in waiting]}
+    asked = await Questions(current().database).open(principal, run_id)
+    return {
+        **records.run_record(record),
+        "approvals": [records.approval_record(one) for one in waiting],
+        "questions": [records.question_record(one) for one in asked],
+    }
 
 
 @blueprint.post("/runs/<run_id>/stop")
@@ -166,6 +173,7 @@ async def delete_conversation(session_id: str) -> ResponseReturnValue:
     await state.conversations.get(principal, session_id)
     await state.runs.stop_conversation(principal, session_id)
     await state.conversations.delete(principal, session_id, even_saved=True)
+    await state.attachments.sweep()
     return "", 204
 
 
@@ -179,6 +187,7 @@ async def delete_session(session_id: str) -> ResponseReturnValue:
         if not (await state.conversations.get(principal, session_id)).saved:
             await state.runs.stop_conversation(principal, session_id)
             await state.conversations.delete(principal, session_id, even_saved=False)
+            await state.attachments.sweep()
     except NotFound:
         pass
     return "", 204
@@ -190,7 +199,7 @@ async def delete_session(session_id: str) -> ResponseReturnValue:
 async def list_messages(session_id: str) -> ResponseReturnValue:
     state, principal = current(), current_principal()
     conversation = await _session(state, session_id)
-    path = await state.conversations.path(principal, session_id)
+    path = await state.attachments.shown(principal, await state.conversations.path(principal, session_id))
     return {
         "session_id": session_id,
         "metadata": records.session_record(conversation),

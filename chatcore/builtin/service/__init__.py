@@ -9,7 +9,7 @@ from quart import Blueprint, Response
 from quart.typing import ResponseReturnValue
 
 from chatcore import published, state
-from chatcore.access import authenticated, public, requires
+from chatcore.access import public, requires
 from chatcore.builtin.service.readiness import Readiness, health
 from chatcore.config import Config
 from chatcore.hooks import NoSettings, Plugin, hookimpl
@@ -65,7 +65,7 @@ def _page(config: Config, worker: str, own: Published) -> tuple[bytes, str]:
 
 
 @describe(summary="The plugins and their states")
-@authenticated
+@requires("operator")
 async def plugins() -> ResponseReturnValue:
     return {"plugins": state.current().plugins.table()}
 

@@ -1,6 +1,7 @@
 """How the server is: for those who restart it (`/health`), and for those who send it clients (`/health/ready`)."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 
@@ -16,6 +17,8 @@ from chatcore.errors import ChatcoreError, DatabaseError
 from chatcore.openapi import describe
 from chatcore.types import Principal
 
+logger = logging.getLogger(__name__)
+
 PATIENCE = 1.0
 """Seconds that the database has to answer."""
 FRESH = 1.0
@@ -25,17 +28,19 @@ FRESH = 1.0
 @describe(summary="Whether the server answers, and with which models")
 @public
 async def health() -> ResponseReturnValue:
-    """`status` is `ok` when requests are served, also while the database does not answer. `providers` tells of each
-    whether it can be used now."""
+    """`status` is `ok` when requests are served, also while the database does not answer. `providers`, which a stranger
+    is not told where people must sign in, says of each whether it can be used now."""
     server = state.current()
-    states = {c.name: server.registry.health(c) for c in server.registry.of("provider")}
     default = _default_model(server)
-    return {
+    answer: dict[str, object] = {
         "status": "ok",
         "default_model": default,
         "active_model": await _svelte_model(server) or default,
-        "providers": {name: {"state": known.state, "detail": known.detail} for name, known in states.items()},
     }
+    if "principal" in g:
+        states = {c.name: server.registry.health(c) for c in server.registry.of("provider")}
+        answer["providers"] = {name: attrs.asdict(known) for name, known in states.items()}
+    return answer
 
 
 async def _svelte_model(server: state.State) -> str | None:
@@ -107,7 +112,8 @@ async def _database(server: state.State) -> Check:
     except TimeoutError:
         return Check(False, f"it has not answered a read within {PATIENCE:g} s")
     except DatabaseError as error:
-        return Check(False, error.message)
+        logger.error("the database does not answer: %s (%s)", error, error.hint)  # noqa: TRY400  the error says it all
+        return Check(False, error.told)
     return Check(True)
 
 

@@ -58,7 +58,7 @@ def check_plugin(name: str, loaded: Loaded) -> Sequence[Rule]:
         row = _row(found, settings)
         return [Rule("It can be imported.", False, row.reason or str(error))]
     installation = Installation(cls, loaded.plugins.get(name, {}), loaded.environ)
-    return _run(installation, _row(found, settings))
+    return [*_run(installation, _row(found, settings)), *_left_out(name, loaded.config.data / "plugins" / name)]
 
 
 def _find(name: str, loaded: Loaded) -> Found:
@@ -98,6 +98,8 @@ def _run(installation: Installation, row: Row) -> Sequence[Rule]:
             "no:cacheprovider",
         ]
         code = pytest.main([*options, *plugins, "--import-mode=importlib", *chosen], plugins=[recorder])
+    if code == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise PluginError(f"the contracts could not be run: pytest ended with {code!r}")
     return [*recorder.rules.values(), *_unchecked(row)]
@@ -118,6 +120,13 @@ def _contributions(row: Row) -> Mapping[str, Sequence[str]]:
 def _unchecked(row: Row) -> Iterator[Rule]:
     if row.state != "on":
         yield Rule("What it contributes keeps its contracts.", None, f"it is {row.state}: {row.reason}")
+
+
+def _left_out(name: str, directory: Path) -> Iterator[Rule]:
+    """Tells that the contracts do not see a plugin's files, which they could change."""
+    if directory.is_dir() and any(directory.iterdir()):
+        told = f"no: it was checked without {directory}. If it needs a file of it, name that under [plugins.{name}]"
+        yield Rule("It is checked with the files that it has.", None, told)
 
 
 @attrs.define

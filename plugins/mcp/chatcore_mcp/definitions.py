@@ -32,6 +32,20 @@ _TRANSPORTS: Mapping[str, Transport] = {
 
 
 @attrs.frozen(kw_only=True)
+class OAuth:
+    """How chatcore signs in to a server that asks for that. All is found out where nothing is said.
+
+    `client_id` may also be the https URL of the document that describes the client. With `always` the server is not
+    asked before somebody has signed in.
+    """
+
+    client_id: str | None = None
+    client_secret: str | None = attrs.field(default=None, repr=False)
+    scope: str | None = None
+    always: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class Endpoint:
     """How a server is reached: a command to start, or a URL. Two that are equal need not be connected anew.
 
@@ -46,17 +60,28 @@ class Endpoint:
     url: str = attrs.field(default="", repr=False)
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     checked: bool = False
+    oauth: OAuth = OAuth()
+
+    @property
+    def may_sign_in(self) -> bool:
+        """Whether it is a server that somebody may have to sign in to: a token in the headers goes before that."""
+        return bool(self.url) and not any(name.lower() == "authorization" for name in self.headers)
 
 
 @attrs.frozen(kw_only=True)
 class Definition:
-    """A server that can be used. `prefix` is put before the names of all its tools, where there is one."""
+    """A server that can be used. `prefix` is put before the names of all its tools, where there is one. `contexts` are
+    what its tools are about, but for those that are in `own_contexts`. What is `shared` is for everybody, also where
+    somebody has signed in."""
 
     id: str
     endpoint: Endpoint
     enabled: bool = True
     disabled_tools: frozenset[str] = frozenset()
     prefix: str | None = None
+    contexts: tuple[str, ...] = ()
+    own_contexts: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    shared: bool = False
 
 
 @attrs.frozen
@@ -65,6 +90,22 @@ class Unusable:
 
     id: str
     reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Registration:
+    """The `oauth` of an entry: what chatcore is known by at the authorization server, and what it asks for there."""
+
+    client_id: str | None = None
+    client_secret: str | None = attrs.field(default=None, repr=False)
+    scope: str | None = None
+    extra: JsonObject = wire.rest()
+
+    @property
+    def given(self) -> Mapping[str, str]:
+        """What it says, of what has a meaning here."""
+        said = {"client_id": self.client_id, "client_secret": self.client_secret, "scope": self.scope}
+        return {key: value for key, value in said.items() if value}
 
 
 @attrs.frozen(kw_only=True)
@@ -87,6 +128,9 @@ class Entry:
     tool_prefix: str | None = None
     disabled_tools: tuple[str, ...] | None = None
     added_over_http: bool = False
+    auth: str | None = None
+    oauth: Registration | None = None
+    shared: bool = False
     extra: JsonObject = wire.rest()
 
     @property
@@ -162,7 +206,23 @@ def _definition(key: str, entry: Entry, endpoint: Endpoint) -> Definition:
         enabled=entry.enabled and not entry.disabled,
         disabled_tools=frozenset(entry.disabled_tools or ()),
         prefix=entry.tool_prefix or None,
+        contexts=_words(entry.extra.get("contexts")) or (),
+        own_contexts=_own_contexts(entry.extra.get("tool_overrides")),
+        shared=entry.shared,
     )
+
+
+def _own_contexts(overrides: object) -> Mapping[str, tuple[str, ...]]:
+    """The contexts of those tools that have some of their own. What is written otherwise has no meaning here."""
+    given = overrides.items() if isinstance(overrides, dict) else ()
+    words = {tool: _words(override.get("contexts")) for tool, override in given if isinstance(override, dict)}
+    return {tool: contexts for tool, contexts in words.items() if contexts is not None}
+
+
+def _words(given: object) -> tuple[str, ...] | None:
+    if not isinstance(given, list):
+        return None
+    return tuple(dict.fromkeys(word.lower() for word in given if isinstance(word, str) and word))
 
 
 def _endpoint(entry: Entry, environ: Mapping[str, str], directory: Path) -> Endpoint:
@@ -176,10 +236,18 @@ def _endpoint(entry: Entry, environ: Mapping[str, str], directory: Path) -> Endp
         return _process(entry, transport, environ, directory)
     if transport == "stdio":
         raise ValueError("with the transport stdio write 'command' instead of 'url'")
-    url, headers = entry.address, entry.headers
+    url, headers, oauth = entry.address, entry.headers, entry.oauth.given if entry.oauth else {}
     if not entry.added_over_http:  # one who may add servers over HTTP may not have the environment sent to them
-        url, headers = expand(url, environ), expand(headers, environ)
-    return Endpoint(transport=transport, url=checked_url(url), headers=headers, checked=entry.added_over_http)
+        url, headers, oauth = expand(url, environ), expand(headers, environ), expand(oauth, environ)
+    if entry.auth not in (None, "oauth"):
+        raise ValueError(f"there is no auth {entry.auth!r}: write oauth, or nothing")
+    return Endpoint(
+        transport=transport,
+        url=checked_url(url),
+        headers=headers,
+        checked=entry.added_over_http,
+        oauth=OAuth(**oauth, always=entry.auth is not None),
+    )
 
 
 def _process(entry: Entry, transport: Transport | None, environ: Mapping[str, str], directory: Path) -> Endpoint:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -13,7 +14,8 @@ from chatcore.errors import ChatcoreError, Problem, RequestError, ValidationFail
 from chatcore_mcp.connection import Signals
 from chatcore_mcp.definitions import LONGEST_ID, Endpoint, checked_url
 from chatcore_mcp.file import Changed
-from chatcore_mcp.offers import ConnectionLost
+from chatcore_mcp.offers import ConnectionLost, SignInWanted
+from chatcore_mcp.ports import Ports
 from chatcore_mcp.servers import Server, Servers
 
 PROBE = 0.5
@@ -22,7 +24,6 @@ MEET = 5.0
 """Seconds for what answers there to prove to be a server."""
 MOST_PORTS = 1000
 _AT_ONCE = 64
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ServerUnreachable(ChatcoreError):
@@ -37,7 +38,7 @@ class Discovery:
     """Adds servers to those of the file."""
 
     servers: Servers
-    ports: Sequence[int]
+    ports: Ports
     _adding: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
 
     async def connect(self, url: str) -> Server:
@@ -55,11 +56,14 @@ class Discovery:
         async with self._adding:
             server = self._known(url)
             if server is None:
-                server = await self._add(url, self.servers.options.timeout)
+                try:
+                    server = await self._add(url, self.servers.options.timeout)
+                except SignInWanted:
+                    server = await self._enter(None, url)
             else:
                 server.retry()
         await self.servers.settled([server], self.servers.options.timeout)
-        if server.problem:
+        if server.problem and not (server.sign_in and server.sign_in.state == "needed"):
             raise ServerUnreachable(f"{server.id} cannot be connected: {server.problem}")
         return server
 
@@ -83,30 +87,47 @@ class Discovery:
             async with self._adding:
                 try:
                     found.append(await self._add(_url(host, port), MEET))
-                except (ServerUnreachable, RequestError):
+                except (ServerUnreachable, SignInWanted, RequestError):
                     continue  # something else that listens there
         return found
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
-        """At its beginning the hosts are looked at that the file names for that. It does not wait for it."""
-        looking = asyncio.create_task(self._scan_all(self.servers.discovery_hosts))
+        """At its beginning, when the servers of the file are connected, the hosts are looked at that the file names for
+        that. It does not wait for it."""
+        looking = asyncio.create_task(self._scan_first())
         try:
             yield
         finally:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
 
+    async def _scan_first(self) -> None:
+        if hosts := self.servers.discovery_hosts:
+            await self.servers.settled(self.servers, self.servers.options.timeout)
+            await self._scan_all(hosts)
+
     async def scan_known(self) -> None:
-        """Looks at the hosts that the file names for that, and at this machine if there is a server on it."""
-        local = {urlsplit(server.url).hostname for server in self.servers} & set(_LOOPBACK)
-        await self._scan_all([*self.servers.discovery_hosts, *sorted(filter(None, local))])
+        """Looks at the hosts that the file names for that, and at those in our own networks that a server is on."""
+        known = {urlsplit(server.url).hostname for server in self.servers if server.url}
+        near = [host for host in sorted(filter(None, known)) if await self._is_near(host)]
+        await self._scan_all([*self.servers.discovery_hosts, *near])
+
+    async def _is_near(self, host: str) -> bool:
+        """Whether a host is within the networks that are configured: nobody else's ports are tried unasked."""
+        reach = self.servers.options.reach
+        try:
+            address = ip_address(await reach.resolve(host, 80))
+        except (OSError, RequestError):
+            return False
+        return any(address in network for network in reach.networks)
 
     async def _scan_all(self, hosts: Sequence[str]) -> None:
+        ports = await asyncio.to_thread(self.ports.range) if hosts else ()
         for host in dict.fromkeys(hosts):
             try:
-                await self.scan(host, self.ports)
-            except RequestError as error:
+                await self.scan(host, ports)
+            except ChatcoreError as error:
                 self.servers.options.log.warning("not looking for servers on %s: %s", host, error.message)
 
     def _known(self, url: str) -> Server | None:
@@ -115,6 +136,9 @@ class Discovery:
     async def _add(self, url: str, seconds: float) -> Server:
         """Meets a server, and adds it under the name that it gives itself."""
         name = await asyncio.create_task(self._meet(url, seconds))  # what breaks there breaks a task of its own
+        return await self._enter(name, url)
+
+    async def _enter(self, name: str | None, url: str) -> Server:
         key = self._free_id(name, url)
         await self.servers.change(Changed(key, {"url": url, "added_over_http": True}))
         return self.servers.named(key)
@@ -128,6 +152,8 @@ class Discovery:
                     return session.server_name
         except TimeoutError:
             raise ServerUnreachable(f"{url} did not answer within {seconds:g} s") from None
+        except SignInWanted:
+            raise
         except ConnectionLost as error:
             if isinstance(error.__cause__, RequestError):
                 raise error.__cause__ from error

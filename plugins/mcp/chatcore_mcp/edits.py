@@ -2,7 +2,8 @@
 
 How a server is reached is the operator's word: nobody makes chatcore run a command, or send a token elsewhere, by a
 request. What such a request says of it must repeat what is there, unless the server was added over HTTP itself: then
-its URL and its headers may be changed. Switching servers and tools off and on may everybody who may use the routes.
+its URL, its headers and how to sign in may be changed. That one's sign-in is for everybody, only the file can say.
+Switching servers and tools off and on may everybody who may use the routes.
 """
 
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ from chatcore.errors import Forbidden, Problem, ValidationFailed
 from chatcore.tools import JsonObject
 from chatcore_mcp.definitions import Entry, shown
 
-_PROCESS = ("command", "module", "args", "env", "cwd")
-_ADDRESS = ("url", "http_url", "headers", "type", "transport")
+_OPERATORS = ("command", "module", "args", "env", "cwd", "shared")
+_ADDRESS = ("url", "http_url", "headers", "type", "transport", "auth", "oauth")
 _FREE = ("enabled", "disabled_tools", "tool_prefix", "contexts", "tool_overrides", "kiosk_enabled", "frontend_enabled")
 
 
@@ -26,7 +27,7 @@ def changes(stored: JsonObject | None, given: JsonObject) -> dict[str, Any]:
         ValidationFailed: a field has the wrong shape, or a new server no URL.
     """
     wire.structure(dict(given), Entry)
-    _check_process(stored or {}, given)
+    _check_operators(stored or {}, given)
     own = stored is None or bool(stored.get("added_over_http"))
     new = {key: value for key, value in given.items() if key in _FREE}
     for key in _ADDRESS:
@@ -47,8 +48,8 @@ def _checked(new: dict[str, Any]) -> dict[str, Any]:
     return new
 
 
-def _check_process(stored: JsonObject, given: JsonObject) -> None:
-    for key in _PROCESS:
+def _check_operators(stored: JsonObject, given: JsonObject) -> None:
+    for key in _OPERATORS:
         if given.get(key) and not _repeats(key, stored, given[key]):
             raise _forbidden(key)
 
@@ -71,5 +72,6 @@ def _forbidden(key: str) -> Forbidden:
 
 def with_tool(entry: Mapping[str, Any], tool: str, *, enabled: bool) -> list[str]:
     """The tools of an entry that are switched off, after one is switched."""
-    off = [name for name in entry.get("disabled_tools") or () if name != tool]
+    written = entry.get("disabled_tools")
+    off = [name for name in written if name != tool] if isinstance(written, list) else []
     return off if enabled else [*off, tool]

@@ -19,6 +19,13 @@ from chatcore_mcp.definitions import written as entries
 _TRIES = 10  # to change a file that somebody else changes at the same moment
 
 
+class ServersFileError(ConfigError):
+    """The file cannot be read or changed as it is, which is for a person to mend. Who asks may know why."""
+
+    status = 409
+    code = "mcp_servers_file"
+
+
 class ServersFile:
     """One file, which need not be there. Its methods block: they are for a thread."""
 
@@ -40,7 +47,7 @@ class ServersFile:
         """The JSON of the file; an empty document if there is no file, or nothing in it.
 
         Raises:
-            ConfigError: with the place of what is wrong.
+            ServersFileError: with the place of what is wrong.
         """
         self._read, self._seen = True, self._stamp()
         return self._parse(self._text())
@@ -52,7 +59,7 @@ class ServersFile:
         read by its owner only, for it may hold secrets.
 
         Raises:
-            ConfigError: it is not JSON, which is for a person to mend; or it cannot be written. It is as it was.
+            ServersFileError: it is not JSON, which is for a person to mend; or it cannot be written. It is as it was.
         """
         with self._alone():
             for _ in range(_TRIES):
@@ -64,7 +71,7 @@ class ServersFile:
                 if written := self._replace(new, before):
                     self._read, self._seen = True, written
                     return document
-        raise ConfigError(f"{self.path} is changed all the time by somebody else")
+        raise ServersFileError(f"{self.path} is changed all the time by somebody else")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -74,7 +81,7 @@ class ServersFile:
             directory.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(directory, os.O_RDONLY)
         except OSError as error:
-            raise ConfigError(f"{self.path} cannot be changed: {error}") from error
+            raise ServersFileError(f"{self.path} cannot be changed: {error}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -93,7 +100,7 @@ class ServersFile:
         except FileNotFoundError:
             return ""
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self.path} cannot be read: {error}") from error
+            raise ServersFileError(f"{self.path} cannot be read: {error}") from error
 
     def _parse(self, text: str) -> Any:
         if not text.strip():
@@ -101,9 +108,11 @@ class ServersFile:
         try:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{self.path} is not JSON: {error}", hint="mend it; it is read again then") from error
+            raise ServersFileError(
+                f"{self.path} is not JSON: {error}", hint="mend it; it is read again then"
+            ) from error
         if not isinstance(document, dict | list):
-            raise ConfigError(f"{self.path} holds neither an object nor a list", hint="write {'servers': []}")
+            raise ServersFileError(f"{self.path} holds neither an object nor a list", hint="write {'servers': []}")
         return document
 
     def _replace(self, text: str, before: os.stat_result | None) -> os.stat_result | None:
@@ -126,7 +135,7 @@ class ServersFile:
             finally:
                 new.unlink(missing_ok=True)
         except OSError as error:
-            raise ConfigError(f"{self.path} cannot be written: {error}") from error
+            raise ServersFileError(f"{self.path} cannot be written: {error}") from error
         return written
 
 

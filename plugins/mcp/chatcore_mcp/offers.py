@@ -5,7 +5,7 @@ from typing import Protocol
 import attrs
 
 from chatcore.errors import ToolFailed
-from chatcore.tools import JsonObject, ToolResult
+from chatcore.tools import Invocation, JsonObject, ToolResult
 
 
 @attrs.frozen(kw_only=True)
@@ -38,14 +38,12 @@ class ConnectionLost(ToolFailed):
     """The connection ended during a call, or there is none. The model reads the text."""
 
 
+class SignInWanted(ConnectionLost):
+    """The server wants to know who is asking, and nobody is signed in to it."""
+
+
 class SessionExpired(ConnectionLost):
     """The server knows nothing of this session any more, as after a restart. It has not done what it was asked."""
-
-
-class Progress(Protocol):
-    """Is told how far a call is: how much is done, of how much if that is known, and what is being done."""
-
-    async def __call__(self, progress: float, total: float | None, message: str | None) -> None: ...
 
 
 class Session(Protocol):
@@ -69,8 +67,8 @@ class Session(Protocol):
     async def watch(self) -> None:
         """Follows what the server says of changes, where that takes an open request. Ends when there is no more."""
 
-    async def call(self, tool: str, arguments: JsonObject, progress: Progress | None) -> ToolResult:
-        """Calls a tool."""
+    async def call(self, tool: str, invocation: Invocation) -> ToolResult:
+        """Calls a tool, by its own name. Its progress is told, and its questions are asked, by the invocation."""
 
     async def list_resources(self) -> ToolResult:
         """The resources and the templates of resources, a line each."""

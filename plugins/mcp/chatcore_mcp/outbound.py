@@ -27,14 +27,15 @@ def _certificates() -> ssl.SSLContext:
 class Outbound(httpx2.AsyncBaseTransport):
     """What the requests of one connection go through.
 
-    `reach` says where they may go; None: everywhere. The name in the URL is looked up once for each request, and the
-    address that was checked is the one that is connected to. `refusal` is the status of the last answer, if that was an
-    error. What comes back is cut as `sizes` says.
+    `reach` says where they may go, beside the host `own`. The name in the URL is looked up once for each request, and
+    the address that was checked is the one that is connected to. `refusal` is the status of the last answer, if that
+    was an error. What comes back is cut as `sizes` says.
     """
 
-    def __init__(self, reach: Reach | None, certificates: ssl.SSLContext) -> None:
+    def __init__(self, reach: Reach, certificates: ssl.SSLContext, own: str | None) -> None:
         self.refusal: int | None = None
         self._reach = reach
+        self._own = own
         unlimited = httpx2.Limits(max_connections=None, max_keepalive_connections=5, keepalive_expiry=30.0)
         self._inner = httpx2.AsyncHTTPTransport(verify=certificates, trust_env=False, limits=unlimited)
 
@@ -53,9 +54,11 @@ class Outbound(httpx2.AsyncBaseTransport):
 
     async def _directed(self, request: httpx2.Request) -> httpx2.Request:
         """The request at an address that was checked."""
-        if self._reach is None:
-            return request
         url = request.url
+        if url.scheme not in _PORTS:
+            raise httpx2.UnsupportedProtocol(f"{url.scheme!r} is neither http nor https", request=request)
+        if url.host == self._own:
+            return request
         try:
             address = await self._reach.resolve(url.host, url.port or _PORTS[url.scheme])
         except OSError as error:
@@ -118,17 +121,22 @@ def _event_line(line: bytes) -> bytes:
     return _DATA + b" " + bounded(line.removeprefix(_DATA).strip())
 
 
-async def make_client(endpoint: Endpoint, reach: Reach) -> tuple[httpx2.AsyncClient, Outbound]:
+async def make_client(
+    endpoint: Endpoint, reach: Reach, auth: httpx2.Auth | None = None
+) -> tuple[httpx2.AsyncClient, Outbound]:
     """The client of one connection, and its transport. Whoever makes it closes it.
 
-    It waits for answers as long as whoever asks: calls have limits of their own, and streams are silent for hours.
+    The host of a server of the operator's own file may be anywhere; what that server names, such as an authorization
+    server, may not. It waits for answers as long as whoever asks: calls have limits of their own, and streams are
+    silent for hours.
     """
     certificates = await asyncio.to_thread(_certificates)
-    transport = Outbound(reach if endpoint.checked else None, certificates)
+    transport = Outbound(reach, certificates, None if endpoint.checked else httpx2.URL(endpoint.url).host)
     client = httpx2.AsyncClient(
         headers={"user-agent": "chatcore", "accept-encoding": "identity", **endpoint.headers},
         timeout=httpx2.Timeout(CONNECT, read=None),
         transport=transport,
+        auth=auth,
         trust_env=False,
     )
     return client, transport

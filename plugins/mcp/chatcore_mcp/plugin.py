@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,9 +13,11 @@ from chatcore.database import Documents
 from chatcore.hooks import Plugin, hookimpl
 from chatcore.protocols import Lifespan, ToolSource
 from chatcore.types import Turn
+from chatcore_mcp.browsing import led
 from chatcore_mcp.choices import Choices
 from chatcore_mcp.discovery import Discovery
-from chatcore_mcp.routes import choices, servers
+from chatcore_mcp.ports import PORTS_FILE, Ports
+from chatcore_mcp.routes import choices, servers, sign_in
 from chatcore_mcp.server.command import command
 from chatcore_mcp.server.endpoint import Endpoint
 from chatcore_mcp.server.toolset import Toolset
@@ -41,12 +44,20 @@ class Mcp(Plugin[Settings]):
             prefix=settings.prefix,
             environ=context.environ,
             log=context.log,
+            accounts=context.host.accounts,
         )
-        return Servers(settings.servers or context.directory.parents[1] / SERVERS_FILE, options)
+        return Servers(settings.servers or self._data / SERVERS_FILE, options)
+
+    @property
+    def _data(self) -> Path:
+        """The directory of all that chatcore keeps."""
+        return self.context.directory.parents[1]
 
     @cached_property
     def discovery(self) -> Discovery:
-        return Discovery(self.servers, self.settings.ports)
+        settings, log = self.settings, self.context.log
+        ports = Ports(self._data / PORTS_FILE, log, settings.port_start, settings.port_end)
+        return Discovery(self.servers, ports)
 
     @cached_property
     def choices(self) -> Choices:
@@ -54,13 +65,14 @@ class Mcp(Plugin[Settings]):
 
     @cached_property
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.make_server, sessions=self.settings.sessions)
+        # A session is in the memory of one worker, and the next request may come to another.
+        return Endpoint(self.make_server, sessions=self.settings.sessions and self.context.host.workers == 1)
 
     def make_server(self) -> "Server[Any]":
         """What is served at `/mcp`."""
         from chatcore_mcp.server.protocol import make_server  # noqa: PLC0415  slow to import, and rarely needed
 
-        return make_server(Toolset(self.context.host, share=self.settings.share_tools))
+        return make_server(Toolset(self.context.host, share=self.settings.share_tools, allows=self.servers.allows))
 
     @hookimpl
     def register_tools(self) -> Iterable[ToolSource]:
@@ -69,6 +81,7 @@ class Mcp(Plugin[Settings]):
     @hookimpl
     def register_routes(self) -> Iterable[Blueprint]:
         yield servers.blueprint(self.servers, self.discovery)
+        yield sign_in.blueprint(self.servers)
         yield choices.preferences(self.choices)
         yield choices.profiles(self.choices)
         yield self.endpoint.blueprint()
@@ -84,10 +97,15 @@ class Mcp(Plugin[Settings]):
         """Leaves the tools of those servers that the turn's profile, or its client, is to have."""
         identities = {name: self.servers.identify(tool) for name, tool in turn.tools.items()}
         if not any(identities.values()):
+            self.servers.reconnect()
             return None
         scope = await self.choices.scope(turn)
-        given = {name: turn.tools[name] for name, one in identities.items() if one is None or scope.allows(*one)}
-        return attrs.evolve(turn, tools=given)
+        given = {
+            name: turn.tools[name]
+            for name, one in identities.items()
+            if one is None or (scope.allows(*one) and self.servers.allows(turn.tools[name], turn.principal))
+        }
+        return attrs.evolve(turn, tools=led(given, {name: one[1] for name, one in identities.items() if one}))
 
     @hookimpl
     def register_commands(self) -> Iterable[click.Command]:

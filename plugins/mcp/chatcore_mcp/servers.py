@@ -1,8 +1,10 @@
 """All servers: those of the file, each with its connection, and the tools that they offer together."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from importlib import import_module
@@ -11,20 +13,25 @@ from typing import Any, Self
 
 import attrs
 
+from chatcore.accounts import Accounts
 from chatcore.addresses import Reach
-from chatcore.errors import ConfigError, NotFound
+from chatcore.errors import ConfigError, DatabaseError, NotFound, ToolFailed
 from chatcore.tools import JsonObject, Tool, ToolResult
+from chatcore.types import Principal
 from chatcore_mcp.connection import Connection, Opener, Signals, State
 from chatcore_mcp.definitions import Definition, Endpoint, Unusable, define, written
 from chatcore_mcp.file import ServersFile
 from chatcore_mcp.names import exposed
-from chatcore_mcp.offers import ConnectionLost, Session, ToolInfo
+from chatcore_mcp.offers import ConnectionLost, Session, SignInWanted, ToolInfo
+from chatcore_mcp.sign_in import SignIn, Stamp, stamps
 from chatcore_mcp.tools import Work, make, own, source
 
 _SDK = "chatcore_mcp.session"
 
 WATCH = 2.0
 """Seconds between two looks at the file."""
+AGAIN = 5.0
+"""Seconds between two times of having servers connected because a turn has no tools."""
 
 
 @attrs.frozen(kw_only=True)
@@ -36,15 +43,27 @@ class Options:
     prefix: bool
     environ: Mapping[str, str] = attrs.field(repr=False)
     log: logging.Logger
+    accounts: Accounts | None = None
 
 
 class Server:
-    """A server of the file. Without a connection where it is off or its entry is wrong."""
+    """A server of the file. Without a connection where it is off or its entry is wrong.
 
-    def __init__(self, definition: Definition | Unusable, options: Options, changed: Callable[[], None]) -> None:
+    `sign_in` is how chatcore is signed in there, for one that may ask for it.
+    """
+
+    def __init__(
+        self,
+        definition: Definition | Unusable,
+        options: Options,
+        changed: Callable[[], None],
+        stored: Callable[[], Awaitable[None]],
+    ) -> None:
         self.definition = definition
+        self.sign_in: SignIn | None = None
         self._options = options
         self._changed = changed
+        self._stored = stored
         self._connection: Connection | None = None
         self._known: tuple[ToolInfo, ...] = ()
         self._made: dict[str, tuple[ToolInfo, Tool]] = {}
@@ -96,38 +115,86 @@ class Server:
         for info in self.offered:
             if self.is_off(info.name):
                 continue
-            name = names[self.id, info.name]
+            name, contexts = names[self.id, info.name], self._contexts(info.name)
             known, tool = self._made.get(info.name, (None, None))
-            if tool is None or known != info or tool.name != name:
-                tool = make(info, server=self.id, name=name, call=self.call)
+            if tool is None or known != info or (tool.name, tool.contexts) != (name, contexts):
+                tool = make(info, server=self.id, name=name, call=self.call, contexts=contexts)
             made[info.name] = (info, tool)
             yield tool
         self._made = made
 
-    async def call(self, work: Work) -> ToolResult:
-        """Has something done by the server.
+    def _contexts(self, tool: str) -> tuple[str, ...]:
+        if isinstance(self.definition, Unusable):
+            return ()
+        return self.definition.own_contexts.get(tool, self.definition.contexts)
+
+    def allows(self, principal: str) -> bool:
+        """Whether its tools are for somebody: not if somebody else has signed in there, and does not share that."""
+        return self.sign_in is None or self.sign_in.allows(principal)
+
+    async def call(self, work: Work, principal: str) -> ToolResult:
+        """Has something done by the server, for somebody.
 
         Raises:
             ToolFailed: it cannot be done.
         """
+        if not self.allows(principal):
+            raise ToolFailed(f"somebody else is signed in to the server {self.id}: it does nothing for others")
         if self._connection is None:
             raise ConnectionLost(f"the server {self.id} is switched off")
         return await self._connection.call(work)
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
-    async def become(self, definition: Definition | Unusable) -> None:
+    async def become(self, definition: Definition | Unusable, stamps: Mapping[str, Stamp]) -> None:
         """Changes to another definition. The connection stays where that says the same of it."""
         before, self.definition = self.definition, definition
         if not self.enabled or _endpoint(before) != _endpoint(definition):
             await self.stop()
+        await self._prepare(stamps)
         self.start()
+
+    async def _prepare(self, stamps: Mapping[str, Stamp]) -> None:
+        """Has a sign-in where the definition may need one; a new one for another endpoint."""
+        endpoint, accounts = _endpoint(self.definition), self._options.accounts
+        if self.sign_in is not None and self.sign_in.endpoint != endpoint:
+            await self.sign_in.close()
+            self.sign_in = None
+        if accounts is None or endpoint is None or not endpoint.may_sign_in:
+            return
+        if self.sign_in is None:
+            self.sign_in = SignIn(
+                self.id,
+                endpoint,
+                accounts,
+                reach=self._options.reach,
+                log=self._options.log,
+                stored=self._stored,
+                refused=self.retry,
+            )
+            await self.sign_in.adopt(stamps.get(self.sign_in.name))
+        self.sign_in.shared = isinstance(self.definition, Definition) and self.definition.shared
+
+    async def follow(self, stamps: Mapping[str, Stamp]) -> bool:
+        """Takes over who is signed in. For somebody else than before it is connected anew. Gives whether it was."""
+        sign_in = self.sign_in
+        if sign_in is None or sign_in.stamp == (stamp := stamps.get(sign_in.name)):
+            return False
+        if (sign_in.stamp and sign_in.stamp.owner) == (stamp and stamp.owner):
+            if await sign_in.adopt(stamp):
+                self.retry()
+            return False
+        await self.stop()
+        self._changed()
+        await sign_in.adopt(stamp)
+        self.start()
+        return True
 
     def start(self) -> None:
         """Begins to connect, in the background, if it is to be used and is not yet."""
         if self._connection is not None or not isinstance(self.definition, Definition) or not self.enabled:
             return
-        opener = opener_of(self.id, self.definition.endpoint, self._options)
+        opener = opener_of(self.id, self.definition.endpoint, self._options, self.sign_in)
         self._connection = Connection(
             self.id, opener, self._changed, timeout=self._options.timeout, log=self._options.log
         )
@@ -169,6 +236,7 @@ class Servers:
         self._identities: Mapping[str, tuple[str, str]] = {}
         self._lock = asyncio.Lock()
         self._document: Any = {}
+        self._reconnected_at = 0.0
 
     def tools(self) -> Sequence[Tool]:
         return self._tools
@@ -188,7 +256,8 @@ class Servers:
 
     def entry(self, key: str) -> JsonObject:
         """What the file says of a server, as it stands there."""
-        return next((entry for known, entry in reversed(list(written(self._document))) if known == key), {})
+        found = [entry for known, entry in written(self._document) if known == key]
+        return found[-1] if found and isinstance(found[-1], dict) else {}
 
     def identify(self, tool: Tool) -> tuple[str, str] | None:
         """The server and the tool, by its own name, behind a tool of a turn; None for one of somebody else's."""
@@ -196,6 +265,12 @@ class Servers:
             return None
         name = tool.name.removeprefix(f"{self.name}__") if tool.name not in self._identities else tool.name
         return self._identities.get(name)
+
+    def allows(self, tool: Tool, principal: Principal) -> bool:
+        """Whether a tool is for somebody: one of these servers may be somebody else's."""
+        identity = self.identify(tool)
+        server = self.get(identity[0]) if identity else None
+        return identity is None or (server is not None and server.allows(principal.id))
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
@@ -210,13 +285,27 @@ class Servers:
             yield self
         finally:
             watching.cancel()
-            await asyncio.gather(watching, *(server.stop() for server in self), return_exceptions=True)
+            closing = [server.sign_in.close() for server in self if server.sign_in]
+            await asyncio.gather(watching, *closing, *(server.stop() for server in self), return_exceptions=True)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH)
             if await asyncio.to_thread(self._file.changed):
                 await self.reload()
+            with contextlib.suppress(DatabaseError):  # it says so itself, and is asked again
+                await self.follow()
+
+    async def follow(self) -> None:
+        """Takes over who has signed in to servers, and out, on whatever worker."""
+        if any(server.sign_in for server in self):
+            found = await self._stamps()
+            async with self._lock:
+                await asyncio.gather(*(server.follow(found) for server in self))
+            self._rebuild()
+
+    async def _stamps(self) -> Mapping[str, Stamp]:
+        return {} if self.options.accounts is None else await stamps(self.options.accounts)
 
     async def reload(self) -> None:
         """Reads the file. Where it cannot be read everything stays as it is, and `problem` says why."""
@@ -237,6 +326,16 @@ class Servers:
         """
         async with self._lock:
             await self._apply(await asyncio.to_thread(self._file.change, change))
+
+    def reconnect(self) -> None:
+        """Has those connected now that are not, for a turn that has none of their tools. It does not wait for them: the
+        next turn has what comes of it."""
+        now = time.monotonic()
+        if now - self._reconnected_at >= AGAIN:
+            self._reconnected_at = now
+            for server in self:
+                if server.state == "disconnected":
+                    server.retry()
 
     async def settled(self, servers: Iterable[Server], seconds: float) -> None:
         """Waits until it is known of servers whether they can be used, but not for ever."""
@@ -278,10 +377,13 @@ class Servers:
         before = self._servers
         gone = [server for key, server in before.items() if key not in defined]
         self._servers = {
-            key: before.get(key) or Server(one, self.options, self._rebuild) for key, one in defined.items()
+            key: before.get(key) or Server(one, self.options, self._rebuild, self.follow)
+            for key, one in defined.items()
         }
-        becoming = [self._servers[key].become(one) for key, one in defined.items()]
-        await asyncio.gather(*(server.stop() for server in gone), *becoming)
+        found = await self._stamps()
+        becoming = [self._servers[key].become(one, found) for key, one in defined.items()]
+        closing = [server.sign_in.close() for server in gone if server.sign_in]
+        await asyncio.gather(*(server.stop() for server in gone), *closing, *becoming)
         self._rebuild()
 
     def _definition(self, key: str) -> Definition | Unusable | None:
@@ -308,10 +410,12 @@ def _endpoint(definition: Definition | Unusable) -> Endpoint | None:
     return definition.endpoint if isinstance(definition, Definition) else None
 
 
-def opener_of(name: str, endpoint: Endpoint, options: Options) -> Opener:
+def opener_of(name: str, endpoint: Endpoint, options: Options, sign_in: SignIn | None = None) -> Opener:
     """How the connection to a server is opened. For the first one the SDK is imported, which takes most of a second."""
 
     async def open_session(signals: Signals) -> AbstractAsyncContextManager[Session]:
+        if sign_in is not None and sign_in.is_awaited:
+            raise SignInWanted(sign_in.remedy)
         sdk = await asyncio.to_thread(import_module, _SDK)
         opened: AbstractAsyncContextManager[Session] = sdk.opened(
             sdk.Opening(
@@ -321,6 +425,7 @@ def opener_of(name: str, endpoint: Endpoint, options: Options) -> Opener:
                 log=options.log,
                 changed=signals.changed,
                 ended=signals.ended,
+                sign_in=sign_in,
             )
         )
         return opened

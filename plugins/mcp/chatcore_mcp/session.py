@@ -24,12 +24,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from chatcore.addresses import Reach
 from chatcore.errors import ChatcoreError, ToolFailed
-from chatcore.tools import JsonObject, ToolResult
+from chatcore.tools import Invocation, JsonObject, ToolResult
 from chatcore_mcp import results
 from chatcore_mcp.definitions import Endpoint, shown
-from chatcore_mcp.offers import CLOSED, LOST, ConnectionLost, Offer, Progress, SessionExpired, ToolInfo
+from chatcore_mcp.oauth import Bearer
+from chatcore_mcp.offers import CLOSED, LOST, ConnectionLost, Offer, SessionExpired, SignInWanted, ToolInfo
 from chatcore_mcp.outbound import Outbound, make_client
 from chatcore_mcp.process import Notes, process_streams
+from chatcore_mcp.questions import Questions
+from chatcore_mcp.sign_in import SignIn
 from chatcore_mcp.sizes import LARGEST
 
 _PAGES = 100  # of a list; a server whose list has no end must not be asked for ever
@@ -61,6 +64,7 @@ class Opening:
     log: logging.Logger
     changed: Callable[[], None]
     ended: Callable[[], None]
+    sign_in: SignIn | None = None
 
 
 @asynccontextmanager
@@ -74,41 +78,49 @@ async def opened(opening: Opening) -> AsyncIterator["SdkSession"]:
     ways: list[Outbound] = []
     try:
         async with AsyncExitStack() as stack:
-            client = await _client(stack, opening, notes, ways)
-            yield SdkSession(client, opening, ways[-1] if ways else None)
+            questions = Questions(opening.name)
+            client = await _client(stack, opening, notes, ways, questions)
+            yield SdkSession(client, opening, ways[-1] if ways else None, questions)
     except Exception as error:  # noqa: BLE001  whatever breaks below, the connection is what is broken
         own = next((cause for cause in _leaves(error) if isinstance(cause, ChatcoreError)), error)
-        raise ConnectionLost(_reason(error, opening.endpoint, notes, ways)) from own
+        kind = SignInWanted if ways and ways[-1].refusal == 401 else ConnectionLost
+        raise kind(_reason(error, opening, notes, ways)) from own
 
 
-async def _client(stack: AsyncExitStack, opening: Opening, notes: Notes, ways: list[Outbound]) -> Client:
+async def _client(
+    stack: AsyncExitStack, opening: Opening, notes: Notes, ways: list[Outbound], questions: Questions
+) -> Client:
     endpoint = opening.endpoint
     if endpoint.transport == "stdio":
-        return await _entered(stack, process_streams(endpoint, notes), opening)
+        return await _entered(stack, process_streams(endpoint, notes), opening, questions)
     if endpoint.transport != "sse":
         http = await _http(stack, opening, ways)
         try:
             transport = streamable_http_client(endpoint.url, http_client=http, max_sse_event_size=LARGEST)
-            return await _entered(stack, transport, opening)
+            return await _entered(stack, transport, opening, questions)
         except Exception:
             if endpoint.transport == "http" or ways[-1].refusal not in _OLD_TRANSPORT:
                 raise
     older = await _http(stack, opening, ways)
     try:
-        return await _entered(stack, sse_client(endpoint.url, httpx_client_factory=lambda *_, **__: older), opening)
+        transport = sse_client(endpoint.url, httpx_client_factory=lambda *_, **__: older)
+        return await _entered(stack, transport, opening, questions)
     except Exception:
         del ways[1:]  # what it answered first says more
         raise
 
 
 async def _http(stack: AsyncExitStack, opening: Opening, ways: list[Outbound]) -> httpx2.AsyncClient:
-    http, way = await make_client(opening.endpoint, opening.reach)
+    auth = None if opening.sign_in is None else Bearer(opening.sign_in)
+    http, way = await make_client(opening.endpoint, opening.reach, auth)
     stack.push_async_callback(http.aclose)
     ways.append(way)
     return http
 
 
-async def _entered(stack: AsyncExitStack, transport: AbstractAsyncContextManager[Any], opening: Opening) -> Client:
+async def _entered(
+    stack: AsyncExitStack, transport: AbstractAsyncContextManager[Any], opening: Opening, questions: Questions
+) -> Client:
     async def note(message: IncomingMessage) -> None:
         if isinstance(message, _CHANGES):
             opening.changed()
@@ -116,6 +128,7 @@ async def _entered(stack: AsyncExitStack, transport: AbstractAsyncContextManager
     client = Client(
         _watched(transport, opening.ended),
         message_handler=note,
+        elicitation_callback=questions.create,
         client_info=types.Implementation(name="chatcore", version=version("chatcore")),
         cache=None,
     )
@@ -169,8 +182,9 @@ class _Watched:
 # --- why it is not there ----------------------------------------------------------------------------------------------
 
 
-def _reason(error: BaseException, endpoint: Endpoint, notes: Notes, ways: list[Outbound]) -> str:
+def _reason(error: BaseException, opening: Opening, notes: Notes, ways: list[Outbound]) -> str:
     """What went wrong, in words for a person who can mend it."""
+    endpoint = opening.endpoint
     causes = list(_leaves(error))
     for cause in causes:
         if isinstance(cause, ChatcoreError) and not (endpoint.command and cause.message == CLOSED):
@@ -180,7 +194,7 @@ def _reason(error: BaseException, endpoint: Endpoint, notes: Notes, ways: list[O
     if endpoint.command:
         return notes.ending()
     if ways and ways[-1].refusal is not None:
-        return _refused(ways[-1].refusal)
+        return _refused(ways[-1].refusal, opening.sign_in)
     return _broken(causes[0], endpoint)
 
 
@@ -223,7 +237,9 @@ def _not_started(error: OSError, endpoint: Endpoint) -> str:
     return f"there is no command {command!r}: install it, or write its whole path"
 
 
-def _refused(status: int) -> str:
+def _refused(status: int, sign_in: SignIn | None) -> str:
+    if status in (401, 403) and sign_in is not None and sign_in.explains:
+        return sign_in.remedy
     if status in (401, 403):
         return f"it wants to know who is asking (HTTP {status}): give it a token in 'headers'"
     return f"it answers HTTP {status}"
@@ -231,6 +247,10 @@ def _refused(status: int) -> str:
 
 # --- what it can be asked ---------------------------------------------------------------------------------------------
 
+ROUNDS = 10
+"""How often a call may be answered with a question before it must have ended."""
+NOT_YET = 0.25
+"""Seconds after which a call is made again whose server wants nothing but that."""
 RELISTEN = 5.0
 """Seconds between two requests to be told of changes, where the server ends them."""
 
@@ -238,13 +258,14 @@ RELISTEN = 5.0
 class SdkSession:
     """A `Session` by the SDK's client."""
 
-    def __init__(self, client: Client, opening: Opening, way: Outbound | None) -> None:
+    def __init__(self, client: Client, opening: Opening, way: Outbound | None, questions: Questions) -> None:
         self.protocol_version = client.protocol_version
         self.server_name = client.server_info.name if client.server_info else None
         self.remote = way is not None
         self._client = client
         self._opening = opening
         self._way = way
+        self._questions = questions
 
     async def learn(self) -> Offer:
         capabilities = self._client.server_capabilities
@@ -279,17 +300,38 @@ class SdkSession:
                 self._opening.changed()  # who asks anew learns whether it is still there
             await asyncio.sleep(RELISTEN)
 
-    async def call(self, tool: str, arguments: JsonObject, progress: Progress | None) -> ToolResult:
-        parameters = types.CallToolRequestParams(name=tool, arguments=dict(arguments))
-        with self._told():
-            # Not Client.call_tool: that checks structured content against the tool's schema, in Python, for as long as
-            # it takes, and a model reads what does not conform as well.
-            answer = await self._client.session.send_request(
-                types.CallToolRequest(params=parameters), _ANSWER, progress_callback=progress
-            )
-        if isinstance(answer, types.InputRequiredResult):
-            return results.needs_input(answer)
-        return results.tool_result(answer)
+    async def call(self, tool: str, invocation: Invocation) -> ToolResult:
+        parameters = types.CallToolRequestParams(name=tool, arguments=dict(invocation.arguments))
+        with self._told(), self._questions.during(invocation):
+            for _ in range(ROUNDS):
+                try:
+                    answer = await self._call(parameters, invocation)
+                except MCPError as error:
+                    if not await self._questions.opened(error, invocation):
+                        raise
+                    continue
+                if isinstance(answer, types.CallToolResult):
+                    return results.tool_result(answer)
+                responses = await self._questions.responses(answer, invocation)
+                if responses is None:
+                    return results.needs_input(answer)
+                if not responses:
+                    await asyncio.sleep(NOT_YET)
+                more = {"input_responses": responses or None, "request_state": answer.request_state}
+                parameters = parameters.model_copy(update=more)
+        raise ToolFailed(f"it has asked for more {ROUNDS} times, and not ended")
+
+    async def _call(
+        self, parameters: types.CallToolRequestParams, invocation: Invocation
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        async def progress(progress: float, total: float | None, message: str | None) -> None:
+            invocation.progress(message or "", progress, total)
+
+        # Not Client.call_tool: that checks structured content against the tool's schema, in Python, for as long as it
+        # takes, and a model reads what does not conform as well.
+        return await self._client.session.send_request(
+            types.CallToolRequest(params=parameters), _ANSWER, progress_callback=progress
+        )
 
     async def list_resources(self) -> ToolResult:
         with self._told():
@@ -335,7 +377,7 @@ class SdkSession:
         if error.error.message == "Session terminated":
             return SessionExpired("the server has forgotten this session")
         if error.error.message == "Server returned an error response" and self._way and self._way.refusal:
-            return ToolFailed(f"the server refused the call: {_refused(self._way.refusal)}")
+            return ToolFailed(f"the server refused the call: {_refused(self._way.refusal, self._opening.sign_in)}")
         return ToolFailed(f"the server refused the call: {_message(error)}")
 
 

@@ -9,6 +9,8 @@ from attrs import validators
 from chatcore.addresses import Reach, network
 from chatcore.config import option
 
+_PORT = validators.optional([validators.ge(1), validators.le(65535)])
+
 
 def _network(instance: object, field: "attrs.Attribute[Any]", value: str) -> None:
     network(value)
@@ -40,17 +42,19 @@ class Settings:
         help="The networks, beside the public one, in which a server may be that is added over HTTP.",
         validator=validators.deep_iterable(_network),
     )
-    port_start: int = option(
-        9001,
+    port_start: int | None = option(
+        None,
         env="MCP_PORT_START",
-        help="The first port on which a refresh looks for servers.",
-        validator=validators.ge(1),
+        help="The first port on which servers are looked for; without it that of mcp_ports.conf in the data directory, "
+        "or 9001.",
+        validator=_PORT,
     )
-    port_end: int = option(
-        9017,
+    port_end: int | None = option(
+        None,
         env="MCP_PORT_END",
-        help="The last port on which a refresh looks for servers.",
-        validator=validators.le(65535),
+        help="The last port on which servers are looked for; without it that of mcp_ports.conf in the data directory, "
+        "or 9017.",
+        validator=_PORT,
     )
     share_tools: bool = option(
         False,
@@ -60,13 +64,8 @@ class Settings:
     sessions: bool = option(
         True,
         env="CHATCORE_MCP_SESSIONS",
-        help="Give clients of older revisions at /mcp a session. It lives in one worker: with several, say false.",
+        help="Give clients of older revisions at /mcp a session. It lives in one worker: with several there are none.",
     )
-
-    @property
-    def ports(self) -> range:
-        """Where a refresh looks for servers."""
-        return range(self.port_start, self.port_end + 1)
 
     @property
     def reach(self) -> Reach:

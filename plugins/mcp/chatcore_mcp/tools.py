@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
+import attrs
+
 from chatcore.errors import ToolFailed
 from chatcore.tools import Invocation, JsonObject, Tool, ToolResult
 from chatcore_mcp.offers import Offer, Session, ToolInfo
@@ -11,8 +13,8 @@ from chatcore_mcp.schemas import parameters
 LONGEST_DESCRIPTION = 10_000
 
 Work: TypeAlias = Callable[[Session], Awaitable[ToolResult]]
-Caller: TypeAlias = Callable[[Work], Awaitable[ToolResult]]
-"""Has something done by the server's session."""
+Caller: TypeAlias = Callable[[Work, str], Awaitable[ToolResult]]
+"""Has something done by the server's session, for a principal of this id."""
 
 _KNOWS_ITS_CONVERSATION = frozenset(
     {
@@ -38,11 +40,11 @@ def own(offer: Offer) -> tuple[ToolInfo, ...]:
     return (*offer.tools, *(tool for tool in generic if tool.name not in names))
 
 
-def make(info: ToolInfo, *, server: str, name: str, call: Caller) -> Tool:
+def make(info: ToolInfo, *, server: str, name: str, call: Caller, contexts: tuple[str, ...] = ()) -> Tool:
     """The tool under the name that models know it by."""
 
     async def run(invocation: Invocation) -> ToolResult:
-        return await call(_work(info, invocation))
+        return await call(_work(info, invocation), invocation.principal_id)
 
     return Tool(
         name=name,
@@ -54,6 +56,7 @@ def make(info: ToolInfo, *, server: str, name: str, call: Caller) -> Tool:
         idempotent=info.idempotent,
         open_world=info.open_world,
         source=source(server),
+        contexts=contexts,
     )
 
 
@@ -61,12 +64,8 @@ def _work(info: ToolInfo, invocation: Invocation) -> Work:
     generic = _generic_work(info, invocation.arguments)
     if generic is not None:
         return generic
-    arguments = _arguments(info, invocation)
-
-    async def progress(progress: float, total: float | None, message: str | None) -> None:
-        invocation.progress(message or "", progress, total)
-
-    return lambda session: session.call(info.name, arguments, progress)
+    given = attrs.evolve(invocation, arguments=_arguments(info, invocation))
+    return lambda session: session.call(info.name, given)
 
 
 def _arguments(info: ToolInfo, invocation: Invocation) -> JsonObject:

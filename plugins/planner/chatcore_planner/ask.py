@@ -8,12 +8,15 @@ from chatcore import wire
 from chatcore.answer import Answer
 from chatcore.errors import ChatcoreError
 from chatcore.hooks import Host
+from chatcore.tools import Tool
 from chatcore.types import Message, ModelRequest, Turn
 from chatcore_planner.contexts import Contexts
 from chatcore_planner.plan import Plan, Unusable, fallback, parse
 
 _LATEST = 12  # messages of the conversation that a plan is made from
 _LONGEST = 2000  # characters of each
+_NOT_ASKED = frozenset({"plugins", "usage"})
+"""Parameters of a request that say nothing of what it needs."""
 _INSTRUCTIONS = """\
 You choose tools for an assistant. You are given a conversation, and the tools that there are, by context. Answer with \
 one JSON object and nothing else:
@@ -59,17 +62,16 @@ async def _asked(turn: Turn, contexts: Contexts, host: Host) -> str:
 def _digest(turn: Turn, contexts: Contexts) -> dict[str, Any]:
     said = [message for message in turn.history if message.role in ("user", "assistant") and message.text]
     return {
-        "request": {"model": turn.model, **{key: turn.parameters[key] for key in turn.parameters if key != "plugins"}},
+        "request": {"model": turn.model, **{k: turn.parameters[k] for k in turn.parameters if k not in _NOT_ASKED}},
         "conversation": [{"role": m.role, "content": m.text[:_LONGEST]} for m in said[-_LATEST:]],
-        "tools": {
-            context: [
-                {
-                    "name": tool.name,
-                    "description": tool.description[:300],
-                    "parameters": list(tool.parameters.get("properties") or ()),
-                }
-                for tool in tools
-            ]
-            for context, tools in contexts.items()
-        },
+        "tools": {context: [_described(tool) for tool in tools] for context, tools in contexts.items()},
     }
+
+
+def _described(tool: Tool) -> dict[str, Any]:
+    described = {
+        "name": tool.name,
+        "description": tool.description[:300],
+        "parameters": list(tool.parameters.get("properties") or ()),
+    }
+    return described | ({"server": tool.source.rpartition("/")[2]} if tool.source else {})

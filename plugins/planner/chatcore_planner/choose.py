@@ -28,17 +28,20 @@ def with_search(turn: Turn, shown: Iterable[str]) -> Turn:
     return attrs.evolve(turn, tools=tools, hidden=frozenset(tool.name for tool in hidden))
 
 
-def with_plan(turn: Turn, plan: Plan, contexts: Contexts, always: Iterable[str]) -> Turn:
+def with_plan(turn: Turn, plan: Plan, contexts: Contexts, always: Iterable[str], *, many: int) -> Turn:
     """The turn with the tools of a plan: those of its first stage, each later stage after a tool of the one before.
 
-    Where the plan is broad the others can be found; else there are none. A plan that chooses nothing leaves all.
+    Where the plan is broad the others can be found, and if there are no more than `many` in all they come after the
+    last stage; else there are none. A plan that chooses nothing leaves all.
     """
     stages = _stages(plan, contexts, _question(turn))
     if not any(stages):
         return turn
     chosen = {name for stage in stages for name in stage}
     first = {*stages[0], *always}
-    turn = attrs.evolve(turn, tools={**turn.tools, **_staged(stages, turn.tools)}, history=_told(turn, plan))
+    beyond = [list(turn.tools)] if plan.broad and len(turn.tools) <= many else []
+    staged = _staged([*stages, *beyond], turn.tools)
+    turn = attrs.evolve(turn, tools={**turn.tools, **staged}, history=_told(turn, plan))
     if plan.broad and len(chosen | first) < len(turn.tools):
         return attrs.evolve(with_search(turn, chosen | first), hidden=frozenset(turn.tools.keys() - first))
     tools = {name: tool for name, tool in turn.tools.items() if plan.broad or name in chosen | first}

@@ -10,11 +10,12 @@ Contexts: TypeAlias = Mapping[str, Sequence[Tool]]
 
 
 def contexts_of(tools: Iterable[Tool], patterns: Mapping[str, Sequence[str]]) -> Contexts:
-    """The tools by context. One that fits no pattern belongs to the first word of its name."""
+    """The tools by context: those whose patterns a tool fits, else those that it names itself, else the first word of
+    its name."""
     grouped: dict[str, list[Tool]] = {}
     for tool in tools:
         fitting = [context.lower() for context, wanted in patterns.items() if fits(tool.name, wanted)]
-        for context in fitting or [first_word(tool.name)]:
+        for context in fitting or tool.contexts or [first_word(tool.name)]:
             grouped.setdefault(context, []).append(tool)
     return grouped
 

@@ -7,9 +7,9 @@ from chatcore_planner.consent import Consent, details_of
 from chatcore_planner.plan import Plan
 
 _CONSENT = {
-    "required": "The tools are withheld until you consent: {note}",
-    "granted": "You have consented: {note}",
-    "denied": "You have not consented; nothing was done.",
+    "required": "The tools are withheld until you consent",
+    "granted": "You have consented",
+    "denied": "You have not consented; nothing was done",
 }
 
 
@@ -17,7 +17,7 @@ def plan_status(plan: Plan) -> Notice:
     """That there is a plan, and what it is."""
     message = f"No plan: {plan.failure}. All tools are offered." if plan.failure else plan.intent or "Planned."
     data: dict[str, Any] = {
-        "used_fallback": plan.failure is not None,
+        "used_fallback": plan.is_fallback,
         "fallback_reason": plan.failure,
         "contexts": list(plan.contexts),
         "display_contexts": [context.strip("_").replace("_", " ").title() for context in plan.contexts],
@@ -37,4 +37,5 @@ def consent_status(status: Consent | None, plan: Plan, given: Any) -> Notice:
         data["candidate_tools"] = {context: list(names) for context, names in plan.candidates.items()}
     else:
         data |= {"status": status, "details": details_of(given)}
-    return Notice(f"privacy_consent_{kind}", _CONSENT[kind].format(note=plan.privacy_note), data)
+    message = f"{_CONSENT[kind]}: {plan.privacy_note}" if plan.privacy_note else f"{_CONSENT[kind]}."
+    return Notice(f"privacy_consent_{kind}", message, data)

@@ -38,6 +38,15 @@ class Plan:
         """All contexts of the stages, each once."""
         return tuple(dict.fromkeys(context for stage in self.stages for context in stage))
 
+    @property
+    def is_fallback(self) -> bool:
+        """Whether nobody has made it."""
+        return self.failure is not None or self is SPECIFIED
+
+
+SPECIFIED = Plan(intent="use specified tools")
+"""The plan where a request says itself which tools are to be used."""
+
 
 def fallback(reason: str) -> Plan:
     """The plan where there is none: all tools."""

@@ -1,7 +1,12 @@
 """The plugin: prepares turns."""
 
-import attrs
+from collections.abc import Iterable
+from functools import cached_property
 
+import attrs
+from quart import Blueprint
+
+from chatcore.database import Documents, RecentDocuments
 from chatcore.hooks import Plugin, hookimpl
 from chatcore.types import Turn
 from chatcore_planner.ask import plan_for
@@ -9,8 +14,9 @@ from chatcore_planner.choose import with_plan, with_search
 from chatcore_planner.consent import consent_in
 from chatcore_planner.contexts import contexts_of, fits
 from chatcore_planner.notices import consent_status, plan_status
-from chatcore_planner.plan import Plan
+from chatcore_planner.plan import SPECIFIED, Plan
 from chatcore_planner.settings import Settings
+from chatcore_planner.switch import Switch, blueprint
 
 CONSENT = "privacy_consent"
 """Where in a request's metadata it says whether its user consents."""
@@ -21,11 +27,22 @@ class Planner(Plugin[Settings]):
 
     settings_class = Settings
 
+    @cached_property
+    def switch(self) -> Switch:
+        return Switch(RecentDocuments(Documents(self.context.database)), self.settings.plan)
+
+    @hookimpl
+    def register_routes(self) -> Iterable[Blueprint]:
+        yield blueprint(self.switch)
+
     @hookimpl
     async def prepare_turn(self, turn: Turn) -> Turn | None:
-        if not turn.tools or turn.parameters.get("tool_choice") not in (None, "auto") or turn.parameters.get("tools"):
+        if not turn.tools:
             return None
-        return await self._planned(turn) if self.settings.plan else self._searchable(turn)
+        plans = await self.switch.is_on(turn.principal)
+        if turn.parameters.get("tool_choice") not in (None, "auto") or turn.parameters.get("tools"):
+            return attrs.evolve(turn, notices=(*turn.notices, plan_status(SPECIFIED))) if plans else None
+        return await self._planned(turn) if plans else self._searchable(turn)
 
     def _searchable(self, turn: Turn) -> Turn:
         if len(turn.tools) <= self.settings.search_above:
@@ -44,9 +61,9 @@ class Planner(Plugin[Settings]):
         contexts = contexts_of(turn.tools.values(), self.settings.contexts)
         plan = await plan_for(turn, contexts, self.context.host, self.settings.plan_timeout)
         turn = attrs.evolve(turn, notices=(*turn.notices, plan_status(plan)))
-        if plan.privacy_note:
+        if plan.privacy_note or consent:
             turn = attrs.evolve(turn, notices=(*turn.notices, consent_status(consent, plan, given)))
             if consent is None:
                 return attrs.evolve(turn, tools={})
-        planned = with_plan(turn, plan, contexts, self._always(turn))
+        planned = with_plan(turn, plan, contexts, self._always(turn), many=self.settings.search_above)
         return self._searchable(turn) if planned is turn else planned

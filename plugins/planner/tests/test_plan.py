@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import attrs
 import pytest
 from chatcore_planner.consent import consent_in, details_of
 from chatcore_planner.contexts import contexts_of
@@ -38,6 +39,13 @@ def test_contexts_come_from_names_or_patterns() -> None:
         "files": ["files__read"],
         "now": ["now"],
     }
+
+
+def test_contexts_that_a_tool_names_itself() -> None:
+    """Count before its name, and after the patterns."""
+    named = [attrs.evolve(tool, contexts=("office", "mail")) for tool in tools("gmail_search", "gmail_send")]
+    assert list(contexts_of(named, {})) == ["office", "mail"]
+    assert list(contexts_of(named, {"sending": ("*_send",)})) == ["office", "mail", "sending"]
 
 
 def test_a_whole_plan() -> None:

@@ -89,8 +89,10 @@ async def test_many_tools_are_searched(make_chat: MakeChat) -> None:
 async def test_a_request_that_names_tools_has_its_way(make_chat: MakeChat) -> None:
     """Nothing is hidden from it, and nothing planned."""
     chat = await start(make_chat, search_above=3, plan=True)
-    await chat.say("hello", tool_choice="required")
-    await chat.say("hello", tools=[{"type": "openrouter:web_search"}])
+    for fields in ({"tool_choice": "required"}, {"tools": [{"type": "openrouter:web_search"}]}):
+        [notice] = notices(await chat.say("hello", **fields))
+        assert (notice["type"], notice["intent"]) == ("tool_plan_status", "use specified tools")
+        assert (notice["used_fallback"], notice["fallback_reason"], notice["contexts"]) == (True, None, [])
     assert offered(chat.provider) == [set(NAMES), set(NAMES)]
 
 
@@ -155,6 +157,20 @@ async def test_a_narrow_plan_leaves_nothing_else(make_chat: MakeChat) -> None:
     assert "There is no tool" in results(reply)["gmail_search"]
 
 
+async def test_beyond_the_last_stage_there_are_all_tools(make_chat: MakeChat) -> None:
+    """If the plan is broad, and they are not too many."""
+    given = plan(stages=[["calendar"], ["notes"]], broad_search=True)
+    steps = ([call("calendar_search")], [call("notes_search")], [text("ok")])
+    chat = await start(make_chat, given, *steps, given, *steps, plan=True)
+    await chat.say("hello")
+    calendar, notes = ({name for name in NAMES if name.startswith(context)} for context in ("calendar", "notes"))
+    search = {"search_tools"}
+    assert offered(chat.provider)[1:] == [calendar | search, calendar | notes | search, {*NAMES, *search}]
+    chat = await start(make_chat, given, *steps, plan=True, search_above=len(NAMES) - 1)
+    await chat.say("hello")
+    assert offered(chat.provider)[3] == calendar | notes | search
+
+
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
@@ -205,6 +221,15 @@ async def test_tools_are_withheld_until_there_is_consent(make_chat: MakeChat) ->
     assert offered(chat.provider)[3] == {"gmail_search", "gmail_write", "gmail_auth_status"}
 
 
+async def test_consent_is_confirmed_although_nobody_asks_for_it_again(make_chat: MakeChat) -> None:
+    """The next plan need not have the same note."""
+    chat = await start(make_chat, plan(stages=[["gmail"]]), [text("ok")], plan=True)
+    reply = await chat.say("read my mails", metadata={"privacy_consent": True})
+    [_, notice] = notices(reply)
+    assert (notice["type"], notice["message"]) == ("privacy_consent_granted", "You have consented.")
+    assert offered(chat.provider)[1] >= {"gmail_search"}
+
+
 async def test_without_consent_nothing_is_done(make_chat: MakeChat) -> None:
     """The model is not asked, neither for a plan nor for an answer; the stream ends as any other."""
     chat = await start(make_chat, plan=True)
@@ -214,3 +239,28 @@ async def test_without_consent_nothing_is_done(make_chat: MakeChat) -> None:
     assert reply.frames[-1].data == "[DONE]"
     run = (await chat.client.get(f"/api/chat/runs/{reply.run_id}")).json()
     assert (run["state"], run["reason"]) == ("stopped", "privacy_consent_denied")
+
+
+# --- the switch -------------------------------------------------------------------------------------------------------
+
+
+async def switch(chat: Chat, on: bool | None) -> bool:
+    answer = await chat.client.put("/api/settings/planner", json={"llm_planner_enabled": on})
+    assert answer.json() == (await chat.client.get("/api/settings/planner/")).json()
+    return bool(answer.json()["llm_planner_enabled"])
+
+
+async def test_plans_are_switched_on_and_off(make_chat: MakeChat) -> None:
+    """For who does it; null is as the configuration says."""
+    given = plan(stages=[["calendar"]], broad_search=False)
+    chat = await start(make_chat, given, [text("ok")], [text("ok")])
+    assert (await chat.client.get("/api/settings/planner")).json() == {"llm_planner_enabled": False}
+    assert await switch(chat, True)
+    assert [notice["type"] for notice in notices(await chat.say("hello"))] == ["tool_plan_status"]
+    assert len(chat.provider.requests) == 2
+    assert not await switch(chat, False)
+    assert notices(await chat.say("hello")) == []
+    assert await switch(chat, True)
+    assert not await switch(chat, None)
+    for wrong in ({}, {"llm_planner_enabled": "yes"}, []):
+        assert (await chat.client.put("/api/settings/planner", json=wrong)).status_code == 422

@@ -42,7 +42,7 @@ def calculator_expression(expression: Annotated[str, Field(max_length=LONGEST)])
 
 
 @click.command()
-@http_option
+@http_option(9003)
 def main(port: int | None) -> None:
     """An MCP server for exact arithmetic."""
     serve(server, port)

@@ -38,7 +38,7 @@ def housekeeping(history: History) -> MCPServer:
 
 
 @click.command()
-@http_option
+@http_option(9002)
 @click.option(
     "--server",
     "url",

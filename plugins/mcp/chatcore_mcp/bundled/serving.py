@@ -12,12 +12,18 @@ from mcp_types import ToolAnnotations
 READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 """What is true of every tool here: it changes nothing, and reaches nothing but this machine."""
 
-http_option: Callable[[Any], Any] = click.option(
-    "--http",
-    "port",
-    type=click.IntRange(1, 65535),
-    help="Serve streamable HTTP at http://127.0.0.1:PORT/mcp; without it standard input and output.",
-)
+
+def http_option(usual: int) -> Callable[[Any], Any]:
+    """The option to serve on HTTP; `usual` is the port where none is named."""
+    return click.option(
+        "--http",
+        "port",
+        is_flag=False,
+        flag_value=usual,
+        type=click.IntRange(1, 65535),
+        help="Serve streamable HTTP at http://127.0.0.1:PORT/mcp; without it standard input and output. "
+        f"If no port is given it is {usual}.",
+    )
 
 
 def make_server(name: str, instructions: str) -> MCPServer:

@@ -38,7 +38,7 @@ def current_time(format: Literal["iso", "unix"] = "iso") -> Time:  # noqa: A002 
 
 
 @click.command()
-@http_option
+@http_option(9014)
 def main(port: int | None) -> None:
     """An MCP server to try a connection with."""
     serve(server, port)

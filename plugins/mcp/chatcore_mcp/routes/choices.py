@@ -1,14 +1,16 @@
 """The routes about which servers a client's turns are given: preferences and profiles (contract §1.6, §1.7)."""
 
 import attrs
+from attrs.validators import max_len, optional
 from quart import Blueprint, Response
 
 from chatcore import wire
 from chatcore.access import authenticated, current_principal
+from chatcore.errors import Conflict
 from chatcore.openapi import describe
 from chatcore.requests import read_body
 from chatcore.tools import JsonObject
-from chatcore_mcp.choices import Choices, Profile
+from chatcore_mcp.choices import MOST_SERVERS, Choices, Profile
 
 
 @attrs.frozen
@@ -23,7 +25,7 @@ class Preference:
 class PreferenceRequest:
     """The servers that a client is to have."""
 
-    enabled_servers: tuple[str, ...]
+    enabled_servers: tuple[str, ...] = attrs.field(validator=max_len(MOST_SERVERS))
     extra: JsonObject = wire.rest()
 
 
@@ -31,7 +33,7 @@ class PreferenceRequest:
 class ProfileChange:
     """What is to be changed of a profile. What is absent stays."""
 
-    enabled_servers: tuple[str, ...] | None = None
+    enabled_servers: tuple[str, ...] | None = attrs.field(default=None, validator=optional(max_len(MOST_SERVERS)))
     description: str | None = None
 
 
@@ -114,7 +116,7 @@ def profiles(choices: Choices) -> Blueprint:
 
 def _members(routes: Blueprint, choices: Choices) -> None:
     @routes.post("/<profile_id>/servers/<server_id>")
-    @describe(summary="Add a server to a profile", answer=Profile, errors=(404,))
+    @describe(summary="Add a server to a profile", answer=Profile, errors=(404, 409))
     @authenticated
     async def add_server(profile_id: str, server_id: str) -> Response:
         """One that is in it already stays so. The server need not be there."""
@@ -131,6 +133,10 @@ def _members(routes: Blueprint, choices: Choices) -> None:
 
 
 def _with(profile: Profile, server: str) -> Profile:
+    if server in profile.enabled_servers:
+        return profile
+    if len(profile.enabled_servers) >= MOST_SERVERS:
+        raise Conflict(f"a profile has at most {MOST_SERVERS} servers")
     return attrs.evolve(profile, enabled_servers=(*profile.enabled_servers, server))
 
 

@@ -1,15 +1,19 @@
 """The bodies and answers of the routes about servers (contract §1.6, §1.17)."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from attrs.validators import and_, deep_iterable, ge, le, max_len
 
 from chatcore import wire
+from chatcore.access import current_principal
 from chatcore.tools import JsonObject
+from chatcore.types import Principal
+from chatcore_mcp.choices import MOST_SERVERS
 from chatcore_mcp.definitions import Definition, shown
 from chatcore_mcp.discovery import MOST_PORTS
+from chatcore_mcp.offers import ToolInfo
 from chatcore_mcp.servers import Server, Servers
 
 
@@ -31,6 +35,28 @@ class ToolDetails:
     enabled: bool
     description: str
     input_schema: JsonObject
+
+
+@attrs.frozen(kw_only=True)
+class SignInStatus:
+    """How chatcore is signed in to a server that asks for that.
+
+    `url` is where you are to sign in, once you have begun to; `problem` is why the last attempt has failed. Unless it
+    is `shared`, the tools are for nobody but whose sign-in it is.
+    """
+
+    state: Literal["signed_in", "needed"]
+    url: str | None
+    is_yours: bool
+    shared: bool
+    problem: str | None
+
+
+@attrs.frozen(kw_only=True)
+class SignInBegun:
+    """Where the browser is to go for a sign-in."""
+
+    url: str
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +82,7 @@ class ServerStatus:
     tool_overrides: JsonObject
     kiosk_enabled: bool
     frontend_enabled: bool
+    sign_in: SignInStatus | None
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +134,7 @@ class ToolRequest:
 class ServersRequest:
     """Definitions of servers in place of all that there are."""
 
-    servers: tuple[JsonObject, ...]
+    servers: tuple[JsonObject, ...] = attrs.field(validator=max_len(MOST_SERVERS))
     extra: JsonObject = wire.rest()
 
 
@@ -129,7 +156,8 @@ def status(servers: Servers, server: Server) -> ServerStatus:
     """A server as it is."""
     entry = servers.entry(server.id)
     url = _text(entry.get("url") or entry.get("http_url"))
-    tools = tuple(_tool(servers, server, info.name) for info in server.offered)
+    principal = current_principal()
+    tools = tuple(_tool(servers, server, info.name) for info in _visible(server, principal))
     connected = server.state == "connected"
     return ServerStatus(
         id=server.id,
@@ -148,6 +176,25 @@ def status(servers: Servers, server: Server) -> ServerStatus:
         tool_overrides=_of(dict, entry.get("tool_overrides")),
         kiosk_enabled=entry.get("kiosk_enabled") is True,
         frontend_enabled=entry.get("frontend_enabled") is not False,
+        sign_in=_sign_in(server, principal),
+    )
+
+
+def _visible(server: Server, principal: Principal) -> tuple[ToolInfo, ...]:
+    """Its tools, for those whom they are for."""
+    return server.offered if server.allows(principal.id) else ()
+
+
+def _sign_in(server: Server, principal: Principal) -> SignInStatus | None:
+    one = server.sign_in
+    if one is None or one.state is None:
+        return None
+    return SignInStatus(
+        state=one.state,
+        url=one.url(principal),
+        is_yours=one.is_of(principal),
+        shared=one.shared,
+        problem=one.problem or None,
     )
 
 
@@ -161,7 +208,7 @@ def details(servers: Servers, server: Server) -> ServerTools:
             description=info.description,
             input_schema=info.schema,
         )
-        for info in server.offered
+        for info in _visible(server, current_principal())
     ]
     return ServerTools(server_id=server.id, tools=tuple(tools))
 

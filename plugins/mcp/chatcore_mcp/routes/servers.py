@@ -1,6 +1,6 @@
 """The routes about servers (contract §1.6, §1.17). Who changes what is there for everybody needs the scope `mcp`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from quart import Blueprint, Response, request
@@ -54,7 +54,7 @@ def _looking(routes: Blueprint, servers: Servers, discovery: Discovery) -> None:
         summary="Add a server",
         body=records.ConnectRequest,
         answer=records.ServerStatus,
-        errors=(403, 502),
+        errors=(403, 409, 502),
     )
     @requires(SCOPE)
     async def connect() -> Response:
@@ -63,7 +63,9 @@ def _looking(routes: Blueprint, servers: Servers, discovery: Discovery) -> None:
         return _json(records.status(servers, await discovery.connect(asked.url)))
 
     @routes.post("/discover")
-    @describe(summary="Look for servers", body=records.DiscoverRequest, answer=records.ServerCollection, errors=(403,))
+    @describe(
+        summary="Look for servers", body=records.DiscoverRequest, answer=records.ServerCollection, errors=(403, 409)
+    )
     @requires(SCOPE)
     async def discover() -> Response:
         """At the ports of a host, under `/mcp`; what is found is added. Without ports this is a refresh."""
@@ -87,17 +89,17 @@ def _looking(routes: Blueprint, servers: Servers, discovery: Discovery) -> None:
 def _changing(routes: Blueprint, servers: Servers) -> None:
     @routes.put("/")
     @describe(
-        summary="Replace all servers", body=records.ServersRequest, answer=records.ServerCollection, errors=(403,)
+        summary="Replace all servers", body=records.ServersRequest, answer=records.ServerCollection, errors=(403, 409)
     )
     @requires(SCOPE)
     async def replace_servers() -> Response:
         """Those that are not among the definitions are taken out. What the file says of a command stays as it is."""
         asked = await read_body(records.ServersRequest)
-        await servers.change(lambda document: _replaced(servers, document, asked.servers))
+        await _take_out(servers, lambda document: _replaced(servers, document, asked.servers))
         return _json(records.collection(servers))
 
     @routes.patch("/<server_id>")
-    @describe(summary="Change a server", body=dict[str, Any], answer=records.ServerCollection, errors=(403, 404))
+    @describe(summary="Change a server", body=dict[str, Any], answer=records.ServerCollection, errors=(403, 404, 409))
     @requires(SCOPE)
     async def change_server(server_id: str) -> Response:
         """Takes any of the fields of a definition: `enabled`, `disabled_tools`, `tool_prefix` …"""
@@ -108,17 +110,17 @@ def _changing(routes: Blueprint, servers: Servers) -> None:
         return _json(records.collection(servers))
 
     @routes.delete("/<server_id>")
-    @describe(summary="Take a server out", answer=records.RemovedServer, errors=(404,))
+    @describe(summary="Take a server out", answer=records.RemovedServer, errors=(404, 409))
     @requires(SCOPE)
     async def remove_server(server_id: str) -> Response:
         """Also of the file."""
         servers.named(server_id)
-        await servers.change(lambda document: _without(document, server_id))
+        await _take_out(servers, lambda document: _without(document, server_id))
         return _json(records.RemovedServer(server_id=server_id))
 
     @routes.post("/<server_id>/tools")
     @describe(
-        summary="Switch a tool on or off", body=records.ToolRequest, answer=records.ServerCollection, errors=(404,)
+        summary="Switch a tool on or off", body=records.ToolRequest, answer=records.ServerCollection, errors=(404, 409)
     )
     @requires(SCOPE)
     async def switch_tool(server_id: str) -> Response:
@@ -129,6 +131,15 @@ def _changing(routes: Blueprint, servers: Servers) -> None:
         off = edits.with_tool(servers.entry(server_id), tool, enabled=asked.enabled)
         await servers.change(Changed(server_id, {"disabled_tools": off}))
         return _json(records.collection(servers))
+
+
+async def _take_out(servers: Servers, change: Callable[[Any], Any]) -> None:
+    """Changes the file, and signs out of the servers that are not there any more."""
+    before = list(servers)
+    await servers.change(change)
+    for server in before:
+        if servers.get(server.id) is None and server.sign_in is not None:
+            await server.sign_in.end()
 
 
 async def _refresh(servers: Servers, discovery: Discovery) -> None:

@@ -5,7 +5,7 @@ What speaks the protocol is imported at the first request, not before.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +13,7 @@ from quart import Blueprint, Response, request
 
 from chatcore.access import authenticated, current_principal
 from chatcore.openapi import describe
+from chatcore.requests import admitted
 from chatcore_mcp.server.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -41,10 +42,12 @@ class Endpoint:
         routes = Blueprint("mcp_server", __name__)
 
         @routes.route("/mcp", methods=["GET", "POST", "DELETE"])
-        @describe(summary="The Model Context Protocol", stream=True, errors=(400, 403, 404, 405, 406, 413))
+        @describe(summary="The Model Context Protocol", stream=True, errors=(400, 403, 404, 405, 406, 413, 503))
         @authenticated
         async def protocol() -> Response:
             """Streamable HTTP, in all revisions from 2024-11-05 to 2026-07-28. What is done is done for the caller."""
+            if request.method != "DELETE":  # which makes room
+                _take_place()
             transport = await self._opened()
             body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
             scope = transport.signed(cast("Mapping[str, Any]", request.scope), current_principal())
@@ -83,3 +86,16 @@ class Endpoint:
         from chatcore_mcp.server.transport import Transport  # noqa: PLC0415  half a second, see above
 
         return Transport(self._make(), sessions=self._sessions)
+
+
+def _take_place() -> None:
+    """Counts the request among the answers of which there are `max_streams`, until its own task ends.
+
+    Raises:
+        Overloaded: the server is full, or about to stop.
+    """
+    place = ExitStack()
+    place.enter_context(admitted())
+    answering = asyncio.current_task()
+    assert answering is not None  # noqa: S101  coroutines run in tasks
+    answering.add_done_callback(lambda _: place.close())

@@ -55,7 +55,7 @@ class Models:
         except ProviderError as error:
             raise _refusal(error.told_status, error.message) from error
         except ChatcoreError as error:
-            raise _refusal(error.status, error.message) from error
+            raise _refusal(error.status, error.told) from error
 
     async def llm_chat(
         self,
@@ -91,7 +91,7 @@ class Models:
         try:
             return (await self._ask(payload)).message().text
         except ChatcoreError as error:
-            raise ToolFailed(" ".join(filter(None, (f"{error.message}.", error.hint)))) from error
+            raise ToolFailed(" ".join(filter(None, (f"{error.told.rstrip('.')}.", error.told_hint)))) from error
 
     async def _ask(self, payload: Payload) -> Answer:
         provider, model = self._host.provider_for(payload.model)

@@ -24,6 +24,7 @@ from mcp_types import (
 from chatcore import wire
 from chatcore.tools import JsonObject, ToolResult
 from chatcore_mcp.server.exchange import EXCHANGE, Exchange
+from chatcore_mcp.server.following import Following
 from chatcore_mcp.server.toolset import ServedTool, Toolset
 from chatcore_mcp.server.transport import PRINCIPAL
 
@@ -51,18 +52,23 @@ def make_server(toolset: Toolset) -> Server[Any]:
     """The server for `/mcp`. Its requests come by `Transport`, which says who is asking."""
 
     async def list_tools(context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
-        return ListToolsResult(tools=[_described(name, served) for name, served in (await toolset.tools()).items()])
+        request: Any = context.request
+        tools = await toolset.tools(request.scope[PRINCIPAL])
+        return ListToolsResult(tools=[_described(name, served) for name, served in tools.items()])
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
-        served = (await toolset.tools()).get(params.name)
-        if served is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown tool: {params.name}")
         request: Any = context.request
         scope = request.scope
+        served = (await toolset.tools(scope[PRINCIPAL])).get(params.name)
+        if served is None:
+            raise MCPError(INVALID_PARAMS, f"Unknown tool: {params.name}")
+        client = Following(context, toolset.patience)
         result: ToolResult | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_leave_with, scope[EXCHANGE], tasks.cancel_scope)
-            result = await served.call(params.arguments or {}, scope[PRINCIPAL])
+            tasks.start_soon(client.follow)
+            result = await served.call(params.arguments or {}, scope[PRINCIPAL], client)
+            await client.tell()
             tasks.cancel_scope.cancel()
         return _LEFT if result is None else _told(result, served)
 

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import click
 import pytest
 from chatcore_mcp.bundled import calculator, toolkit
 from chatcore_mcp.bundled.history import History
 from chatcore_mcp.bundled.housekeeping import housekeeping
+from chatcore_mcp.bundled.housekeeping import main as housekeeping_main
 from mcp import Client, StdioServerParameters
 from mcp.server import MCPServer
 
@@ -186,6 +188,15 @@ async def test_a_server_on_standard_input_and_output(name: str, tool: str) -> No
     parameters = StdioServerParameters(command=command, args=arguments)
     async with Client(parameters) as client:
         assert tool in [known.name for known in (await client.list_tools()).tools]
+
+
+@pytest.mark.parametrize(
+    ("main", "port"), [(calculator.main, 9003), (housekeeping_main, 9002), (toolkit.main, 9014)], ids=str
+)
+def test_a_server_has_its_usual_port(main: click.Command, port: int) -> None:
+    """Where none is named. Without HTTP there is none."""
+    ports = [main.make_context("x", arguments).params["port"] for arguments in ([], ["--http"], ["--http", "80"])]
+    assert ports == [None, port, 80]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from chatcore_mcp.servers import Options, Server, Servers
 
 from chatcore.addresses import Reach, network
 from chatcore.errors import ToolFailed
-from chatcore.tools import Invocation, ToolCall, ToolResult
+from chatcore.tools import Invocation, Question, QuestionAnswer, ToolCall, ToolResult
 
 T = TypeVar("T")
 
@@ -45,9 +45,17 @@ class Bench:
     path: Path
     servers: Servers
     progress: list[tuple[str, float | None, float | None]] = attrs.field(factory=list)
+    asked: list[Question] = attrs.field(factory=list)
+    answers: list[QuestionAnswer] = attrs.field(factory=list)
 
     def note(self, message: str, done: float | None, of: float | None) -> None:
         self.progress.append((message, done, of))
+
+    async def ask(self, question: Question) -> QuestionAnswer:
+        """Gives the next of the answers, when there is one."""
+        self.asked.append(question)
+        await self.until(lambda: self.answers)
+        return self.answers.pop(0)
 
     def write(self, entries: Mapping[str, Any]) -> None:
         self.path.write_text(json.dumps({"mcpServers": entries}))
@@ -79,10 +87,14 @@ class Bench:
 
     async def call(self, tool: str, /, **arguments: Any) -> ToolResult:
         """Calls a tool as a turn would; a failure is a result that says so."""
+        return await self.call_as("local", tool, **arguments)
+
+    async def call_as(self, principal: str, tool: str, /, **arguments: Any) -> ToolResult:
+        """As `call`, for somebody."""
         [found] = [one for one in self.servers.tools() if one.name == tool]
         try:
-            invocation = Invocation(ToolCall("1", tool), arguments, "local", "conversation", "run", self.note)
-            return await found.run(invocation)
+            call = ToolCall("1", tool)
+            return await found.run(Invocation(call, arguments, principal, "conversation", "run", self.note, self.ask))
         except ToolFailed as error:
             return ToolResult(error.message, True)
 

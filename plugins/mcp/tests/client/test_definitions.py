@@ -154,3 +154,16 @@ def test_servers_and_tools_are_switched_off():
     other = one({"url": "http://x/", "disabled": True, "disabled_tools": None})
     assert isinstance(other, Definition)
     assert not other.enabled
+
+
+def test_contexts_are_read_leniently():
+    """Those of a tool count before its server's; what is no list of words has no meaning."""
+    overrides = {"add": {"contexts": ["Tasks"]}, "odd": {"contexts": 5}, "none": {"contexts": []}, "x": 7}
+    document = {"x": {"url": "http://x/", "contexts": ["Calendar", "calendar", 5, ""], "tool_overrides": overrides}}
+    [definition] = defined({"servers": document}).values()
+    assert isinstance(definition, Definition)
+    assert definition.contexts == ("calendar",)
+    assert definition.own_contexts == {"add": ("tasks",), "none": ()}
+    [definition] = defined({"servers": {"x": {"url": "http://x/", "contexts": 3, "tool_overrides": []}}}).values()
+    assert isinstance(definition, Definition)
+    assert (definition.contexts, definition.own_contexts) == ((), {})

@@ -10,6 +10,8 @@ import pytest
 from chatcore_mcp.definitions import definition_of
 
 from chatcore.addresses import Reach
+from chatcore.errors import ToolFailed
+from chatcore.tools import QuestionAnswer
 
 from .conftest import PROGRAMS, delaying_nobody
 
@@ -87,15 +89,14 @@ async def test_a_large_answer_is_cut_and_delays_nobody(bench, url: str):
     assert not (await made.call("echo")).is_error
 
 
-async def test_input_from_a_person_is_declined(bench, url: str):
-    """The model learns why."""
+async def test_a_call_that_asks_again_and_again_ends(bench, url: str):
+    """After ten rounds, and the model learns why."""
     made = await bench({"modern": {"url": f"{url}/modern"}})
     await made.connected("modern")
-    result = await made.call("echo")
-    assert result.is_error
-    assert (
-        result.text == "This tool asks for more (elicitation/create), which chatcore does not pass on. It has not run."
-    )
+    made.answers = [QuestionAnswer(action="accept")] * 11
+    with pytest.raises(ToolFailed, match="asked for more 10 times"):
+        await made.call("echo")
+    assert len(made.asked) == 10
 
 
 async def test_killed_it_returns(bench):

@@ -12,6 +12,9 @@ from typing import Any
 import attrs
 import pytest
 
+from chatcore.forms import form
+from chatcore.tools import QuestionAnswer
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 INHERITED = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "UV_CACHE_DIR", "UV_INDEX_URL", "npm_config_registry")
@@ -92,3 +95,19 @@ async def test_a_real_server_is_used_and_returns(bench, name: str, tmp_path: Pat
         f"called in {(called - connected) * 1000:.0f} ms, the kill noticed after {(lost - called) * 1000:.0f} ms, "
         f"back and called after {back - lost:.1f} s"
     )
+
+
+async def test_a_real_server_asks_a_person(bench):
+    """With a form of every kind of field; it gets what was filled in."""
+    real = SERVERS["everything"]
+    if shutil.which(real.command[0]) is None:
+        pytest.skip(f"{real.command[0]} is not installed")
+    environ = {key: f"${{{key}:-}}" for key in INHERITED if key in os.environ}
+    made = await bench({"real": {"command": list(real.command), "env": environ}}, timeout=180)
+    await made.until(lambda: "trigger-elicitation-request" in made.names() or made.server("real").problem, 200)
+    made.answers = [QuestionAnswer(action="accept", content={"name": "Ann"})]
+    result = await made.call("trigger-elicitation-request")
+    [asked] = made.asked
+    kinds = {field["type"] for field in form(asked.form)["properties"].values()}
+    assert kinds == {"string", "integer", "number", "boolean", "array"}
+    assert "Ann" in result.text

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 import pytest_asyncio
 from chatcore_mcp import Mcp
 
+from chatcore.database import Documents
 from chatcore.testing.chat import Chat, running_chat
 from chatcore.testing.scripted import ScriptedProvider, call, text
+from chatcore.types import LOCAL
 
 from .conftest import raw
 from .test_outbound import running
@@ -97,6 +101,7 @@ async def test_servers_are_listed(api: Api):
         "tool_overrides": {},
         "kiosk_enabled": False,
         "frontend_enabled": True,
+        "sign_in": None,
     }
 
 
@@ -258,6 +263,41 @@ async def test_at_the_start_servers_are_looked_for_where_the_file_says(tmp_path:
         await api.connected("secret", "raw-http")
 
 
+async def test_the_ports_are_those_of_their_file(tmp_path: Path, url: str):
+    """In the data directory, where nothing else says them. What is configured is connected first."""
+    port = int(url.rpartition(":")[2])
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "mcp_ports.conf").write_text(f"MCP_PORT_START={port}\nMCP_PORT_END={port}\n")
+    entries = {"slow": raw(tmp_path / "slow.log"), "hangs": raw(tmp_path / "hangs.log", "hang")}
+    file = data / "mcp_servers.json"
+    file.write_text(json.dumps({"mcpServers": entries, "discovery_hosts": ["127.0.0.1"]}))
+    async with running_chat(data, Mcp, settings={"connect_timeout": 1.0}) as chat:
+        api = Api(chat, file)
+        assert list(await api.servers()) == ["slow", "hangs"]  # it is served before anything was looked for
+        async with asyncio.timeout(20):
+            while "raw-http" not in (servers := await api.servers()):
+                await asyncio.sleep(0.01)
+        assert servers["slow"]["connected"]
+        assert servers["hangs"]["error"]
+        await api.ask("DELETE", "/api/mcp/servers/raw-http")
+        (data / "mcp_ports.conf").write_text("MCP_PORT_START=1\nMCP_PORT_END=1\n")
+        await api.ask("POST", "/api/mcp/servers/refresh")
+        assert "raw-http" not in await api.servers()
+
+
+async def test_a_refresh_looks_where_servers_are(tmp_path: Path, url: str):
+    """On hosts in our own networks, and on no others."""
+    port = int(url.rpartition(":")[2])
+    file = tmp_path / "mcp_servers.json"
+    file.write_text(json.dumps({"servers": [{"id": "a", "url": f"{url}/secret"}]}))
+    settings = {"servers": file, "port_start": port, "port_end": port}
+    for networks, found in (([], ["a"]), (["127.0.0.0/8"], ["a", "raw-http"])):
+        async with running_chat(tmp_path / "data", Mcp, settings={**settings, "networks": networks}) as chat:
+            await Api(chat, file).ask("POST", "/api/mcp/servers/refresh")
+            assert list(await Api(chat, file).servers()) == found
+
+
 async def test_a_refresh_reads_the_file_again(api: Api, tmp_path: Path):
     """And tells of a file that cannot be read: what was read before still counts, and it is not overwritten."""
     document = api.document()
@@ -269,7 +309,7 @@ async def test_a_refresh_reads_the_file_again(api: Api, tmp_path: Path):
     collection = await api.ask("POST", "/api/mcp/servers/refresh/")
     assert "is not JSON" in collection["error"]
     assert len(collection["servers"]) == 3
-    refused = await api.ask("PATCH", "/api/mcp/servers/a", 500, body={"enabled": False})
+    refused = await api.ask("PATCH", "/api/mcp/servers/a", 409, body={"enabled": False})
     assert "is not JSON" in refused["detail"]
     assert api.file.read_text() == '{"mcpServers": '
 
@@ -295,6 +335,59 @@ async def test_a_server_is_taken_out(api: Api):
     assert removed == {"status": "removed", "server_id": "a"}
     assert list(await api.servers()) == list(api.document()["mcpServers"]) == ["b"]
     await api.ask("DELETE", "/api/mcp/servers/a/", 404)
+
+
+STRANGE: list[Any] = [
+    *(None, True, -1, 2**70, 1.5, "", "\x00", "..", "a/b", "x" * 100_000),
+    *([], [None], ["x"] * 10_000, ["\x00"], [{}], {}, {"a": 1}),
+]
+FIELDS = (
+    *("id", "url", "http_url", "type", "headers", "command", "module", "args", "env", "cwd", "enabled", "disabled"),
+    *("disabled_tools", "tool_prefix", "contexts", "tool_overrides", "kiosk_enabled", "added_over_http"),
+)
+KEYS = ("nobody", "..", "%2e%2e", "..%2f..%2fetc%2fpasswd", "a%2Fb", "%00", "%ff", "x" * 5000, "a%0d%0ab")
+
+
+def strange_requests() -> Iterator[tuple[str, str, bytes]]:
+    """Each with its method, path and body: values that nobody wants, what is no JSON, ids that are nobody's."""
+
+    def asked(method: str, path: str, body: Any) -> tuple[str, str, bytes]:
+        return method, path, json.dumps(body).encode()
+
+    for value in STRANGE:
+        yield from (asked("PATCH", "mcp/servers/bad", {field: value}) for field in FIELDS)
+        yield asked("PUT", "mcp/servers", {"servers": value})
+        yield asked("POST", "mcp/servers/bad/tools", {"tool_name": value, "enabled": False})
+        yield asked("POST", "mcp/servers/discover", {"host": value, "ports": [9]})
+        yield asked("POST", "mcp/servers/discover", {"ports": value})
+        yield asked("POST", "mcp/servers/connect", {"url": f"http://127.0.0.1:9/{value}"})
+        yield asked("PUT", "mcp/preferences/x", {"enabled_servers": value})
+        yield asked("POST", "profiles", {"profile_id": "p", "enabled_servers": value})
+        yield asked("PATCH", "profiles/p", {"enabled_servers": value, "description": value})
+    for content, path in product(
+        (b"", b"{", b"\xff", b"[" * 10_000, b"null", b'"x"'), ("", "/connect", "/a", "/a/tools")
+    ):
+        yield from ((method, f"mcp/servers{path}", content) for method in ("PUT", "POST", "PATCH"))
+    for key in KEYS:
+        yield from ((method, f"mcp/servers/{key}", b"{}") for method in ("PATCH", "DELETE"))
+        yield from ((method, f"profiles/{key}", b"{}") for method in ("GET", "DELETE"))
+        yield "GET", f"mcp/servers/{key}/tools", b""
+        yield asked("PUT", f"mcp/preferences/{key}", {"enabled_servers": []})
+        yield "POST", f"profiles/p/servers/{key}", b""
+
+
+async def test_strange_requests_are_refused(api: Api, monkeypatch: pytest.MonkeyPatch):
+    """Or served: none is an error of the server's own, and what is there can still be read."""
+    monkeypatch.setattr("chatcore_mcp.routes.servers.PATIENCE", 0.01)
+    document = api.document()
+    document["mcpServers"] |= {"odd": 5, "bad": {"command": 5, "disabled_tools": 7, "tool_overrides": []}}
+    api.file.write_text(json.dumps(document))
+    await api.ask("POST", "/api/mcp/servers/refresh")
+    for method, path, body in strange_requests():
+        response = await api.chat.client.request(method, f"/api/{path}", content=body)
+        assert response.status_code < 500 or response.json()["code"] == "mcp_unreachable", (method, path, body[:100])
+    await api.get("/api/mcp/servers")
+    await api.get("/api/profiles")
 
 
 # --- choices ----------------------------------------------------------------------------------------------------------
@@ -395,6 +488,43 @@ async def test_a_turn_gets_what_its_client_is_to_have(api: Api, provider: Script
     await api.ask("POST", "/api/profiles", 201, body={"profile_id": "p", "enabled_servers": ["a"]})
     assert await offered(api, provider, metadata={"profile_id": "p"}) == {"a"}
     assert await offered(api, provider, metadata={"profile_id": "nobody"}) == {"b"}
+
+
+async def test_what_a_client_has_switched_off_stays_off(api: Api, provider: ScriptedProvider):
+    """Also where a profile says which servers there are. A preset leaves it so."""
+    documents = Documents(api.chat.app.extensions["chatcore"].database)
+    preset = {"enabled_servers": ["b"], "disabled_tools": {"a": ["echo"], "b": ["big"]}}
+    await documents.put(LOCAL, "tools", "preferences/svelte", preset)
+    await api.ask("POST", "/api/profiles", 201, body={"profile_id": "p", "enabled_servers": ["a", "b"]})
+    for metadata, off in (({}, {"b__big"}), ({"profile_id": "p"}, {"a__echo", "b__big"})):
+        await api.chat.say("hello", metadata=metadata)
+        names = {tool.name for tool in provider.requests[-1].tools}
+        servers = {name.partition("__")[0] for name in names}
+        assert {f"{server}__{tool}" for server in servers for tool in ("echo", "big")} - names == off
+    await api.ask("PUT", "/api/mcp/preferences/svelte", body={"enabled_servers": ["a"]})
+    assert (await documents.get(LOCAL, "tools", "preferences/svelte"))["disabled_tools"] == preset["disabled_tools"]
+
+
+async def test_a_turn_without_tools_has_servers_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """That are away, at once, although they would not be tried for a while. It does not wait for them."""
+    monkeypatch.setattr("chatcore_mcp.connection.FIRST_PAUSE", 3600)
+    monkeypatch.setattr("chatcore_mcp.connection.LONGEST_PAUSE", 3600)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    file = tmp_path / "mcp_servers.json"
+    file.write_text(json.dumps({"servers": [{"id": "a", "url": f"http://127.0.0.1:{port}/mcp"}]}))
+    provider = ScriptedProvider()
+    async with running_chat(tmp_path / "data", Mcp, provider=provider, settings={"servers": file}) as chat:
+        api = Api(chat, file)
+        async with asyncio.timeout(20):
+            while not (await api.servers())["a"]["error"]:
+                await asyncio.sleep(0.01)
+        with running(str(port)):
+            await chat.say("hello")
+            assert provider.requests[-1].tools == ()
+            await api.connected("a")
+            await chat.say("hello")
+            assert provider.requests[-1].tools
 
 
 async def test_what_a_turn_was_not_given_it_cannot_call(api: Api, provider: ScriptedProvider):

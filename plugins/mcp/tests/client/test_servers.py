@@ -90,6 +90,19 @@ async def test_wrong_entries_harm_nobody(bench, tmp_path: Path, caplog):
     await made.connected("wrong")
 
 
+async def test_tools_have_the_contexts_of_the_file(bench, tmp_path: Path):
+    """Also when these change: only that tool is another then."""
+    entry = {**raw(tmp_path / "a"), "contexts": ["Files"]}
+    made = await bench({"a": entry})
+    await made.connected("a")
+    before = {tool.name: tool for tool in made.servers.tools()}
+    assert {tool.contexts for tool in before.values()} == {("files",)}
+    await made.change({"a": {**entry, "tool_overrides": {"echo": {"contexts": ["voice"]}}}})
+    after = {tool.name: tool for tool in made.servers.tools()}
+    assert after["echo"].contexts == ("voice",)
+    assert all(after[name] is tool for name, tool in before.items() if name != "echo")
+
+
 async def test_tools_about_their_conversation_get_its_id(bench, tmp_path: Path):
     """As `session_id`, if the model does not give another."""
     made = await bench({"a": raw(tmp_path / "a", "named=notes__chat_history")})

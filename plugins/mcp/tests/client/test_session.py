@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import delaying_nobody, sdk
 
-OWN = ["who", "refuse", "crash", "big", "count", "wait", "ask", "grow"]
+OWN = ["who", "refuse", "crash", "big", "count", "wait", "ask", "greet", "pay", "receipt", "grow"]
 GENERIC = ["list_resources", "read_resource", "list_prompts", "get_prompt"]
 
 

@@ -309,6 +309,34 @@ async def test_there_may_be_no_sessions(make_chat: MakeChat) -> None:
         assert (await client.call_tool("llm_chat", {"message": "hello"})).content[0].text == "ok"
 
 
+async def test_several_workers_have_no_sessions(make_chat: MakeChat) -> None:
+    """Nobody has to say so: the next request may come to a worker that knows nothing of the one before."""
+    chat = await make_chat(Mcp, config={"workers": 2})
+    opened = await post(chat, INITIALIZE)
+    assert (opened.status_code, "mcp-session-id" in opened.headers) == (200, False)
+    assert (await post(chat, LIST, mcp_protocol_version="2025-11-25")).status_code == 200
+
+
+async def test_calls_count_as_answers(make_chat: MakeChat) -> None:
+    """Of which there are `max_streams`, together with those of chats; one that ends makes room again."""
+    provider = ScriptedProvider([text("Hel"), asyncio.Event()], [text("again")])
+    chat = await make_chat(Mcp, provider=provider, config={"max_streams": 1}, sessions=False)
+    body = {"messages": [{"role": "user", "content": "hello"}]}
+    params = {"name": "chat.completions", "arguments": PAYLOAD}
+    asking = asyncio.create_task(post(chat, {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}))
+    async with asyncio.timeout(10):
+        await provider.asked.wait()
+        for refused in (await post(chat, LIST), await chat.client.post("/api/chat/stream", json=body)):
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["hint"] == "raise max_streams"
+        assert (await chat.client.delete("/mcp", headers=ACCEPT)).status_code != 503
+        asking.cancel()
+        await provider.closed.wait()
+        while (await post(chat, LIST)).status_code == 503:
+            await asyncio.sleep(0.01)
+        assert (await post(chat, LIST)).status_code == 200
+
+
 def test_the_protocol_is_imported_when_it_is_spoken() -> None:
     """A start does without, and so does every command."""
     code = (

@@ -28,21 +28,35 @@ def host(*tools: Tool, **limits: Any) -> Host:
     return Host(tools=all_tools, limits=Limits(**limits))
 
 
+def everybody(tool: Tool, principal: Principal) -> bool:
+    return True
+
+
 async def test_the_models_are_always_offered() -> None:
     """By the names that clients know."""
-    assert set(await Toolset(host(Tool.of(look)), share=False).tools()) == {"chat.completions", "llm_chat"}
+    assert set(await Toolset(host(Tool.of(look)), share=False, allows=everybody).tools(ANNA)) == {
+        "chat.completions",
+        "llm_chat",
+    }
 
 
 async def test_the_other_tools_are_offered_if_they_are_shared() -> None:
     """They act for whoever calls them, outside any conversation."""
-    served = await Toolset(host(Tool.of(look)), share=True).tools()
+    served = await Toolset(host(Tool.of(look)), share=True, allows=everybody).tools(ANNA)
     assert set(served) == {"chat.completions", "llm_chat", "look"}
     assert await served["look"].call({"city": "Oslo"}, ANNA) == ToolResult("Oslo for anna")
 
 
+async def test_what_is_somebody_elses_is_not_offered() -> None:
+    """Who may have a tool is asked for each principal."""
+    toolset = Toolset(host(Tool.of(look)), share=True, allows=lambda tool, principal: principal == ANNA)
+    assert "look" in await toolset.tools(ANNA)
+    assert "look" not in await toolset.tools(Principal("bert"))
+
+
 async def test_an_own_tool_is_not_replaced() -> None:
     """By another of its name."""
-    served = await Toolset(host(Tool.of(look, name="llm_chat")), share=True).tools()
+    served = await Toolset(host(Tool.of(look, name="llm_chat")), share=True, allows=everybody).tools(ANNA)
     assert "question" in served["llm_chat"].tool.description
 
 
@@ -84,7 +98,7 @@ async def test_a_tool_has_its_time() -> None:
 
     tool = Tool.of(hang)
     served = await Toolset(
-        host(tool, attrs.evolve(tool, name="slow", timeout=9.0), tool_timeout=0.01), share=True
-    ).tools()
+        host(tool, attrs.evolve(tool, name="slow", timeout=9.0), tool_timeout=0.01), share=True, allows=everybody
+    ).tools(ANNA)
     assert [served[name].timeout for name in ("hang", "slow", "llm_chat")] == [0.01, 9.0, None]
     assert await served["hang"].call({}, ANNA) == ToolResult("hang did not answer within 0.01 seconds.", True)

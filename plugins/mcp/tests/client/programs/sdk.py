@@ -1,19 +1,41 @@
 """A server by the SDK, with one of everything: python sdk.py NAME [http].
 
-On standard input and output, or with `http` at a port that it prints, by both transports: /mcp and /sse.
+On standard input and output, or with `http` at a port that it prints, by both transports: /mcp and /sse. A request
+with the header `x-older` meets a server that knows nothing of revision 2026-07-28.
 """
 
 import asyncio
 import sys
 from pathlib import Path
+from typing import Annotated, Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import ToolAnnotations
+from mcp.server.mcpserver.resolve import Elicit, Resolve
+from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
+from mcp_types import METHOD_NOT_FOUND, ElicitRequestURLParams, ToolAnnotations
+from pydantic import BaseModel
 
 name = sys.argv[1]
-server = MCPServer(name)
+
+
+async def older(context: Any, call_next: Any) -> Any:
+    if context.method == "server/discover" and context.request is not None and "x-older" in context.request.headers:
+        raise MCPError(METHOD_NOT_FOUND, "no such method")
+    return await call_next(context)
+
+
+server = MCPServer(name, middleware=[older])
+
+
+class Greeting(BaseModel):
+    greeting: str
+    times: int = 2
+
+
+def wanted() -> Elicit[Greeting]:
+    return Elicit("How shall I greet?", Greeting)
 
 
 @server.tool(annotations=ToolAnnotations(read_only_hint=True, idempotent_hint=True))
@@ -63,13 +85,37 @@ async def wait(ctx: Context, file: str) -> str:
 @server.tool()
 async def ask(ctx: Context) -> str:
     """Asks a person."""
-    from pydantic import BaseModel
 
     class Answer(BaseModel):
         name: str
 
     answer = await ctx.elicit("Who are you?", Answer)
     return str(answer)
+
+
+@server.tool()
+async def greet(answer: Annotated[Greeting, Resolve(wanted)]) -> str:
+    """Asks how to greet, in whatever revision."""
+    return f"{answer.greeting} {answer.times}"
+
+
+@server.tool()
+async def pay(ctx: Context) -> str:
+    """Has a page opened, and takes no answer but that."""
+    return (await ctx.elicit_url("Pay there.", "https://pay.example/1", "1")).action
+
+
+paid = []
+
+
+@server.tool()
+async def receipt() -> str:
+    """Is to be had when a page was opened."""
+    if paid:
+        return "thank you"
+    paid.append(True)
+    page = ElicitRequestURLParams(message="Pay first.", url="https://pay.example/2", elicitation_id="2")
+    raise UrlElicitationRequiredError([page])
 
 
 @server.tool()

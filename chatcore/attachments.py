@@ -1,0 +1,269 @@
+"""Images that models make, kept as files beside their conversation.
+
+An image comes as base64, in one of the forms that servers have, or as a URL. It becomes an attachment: a record that
+hangs on the conversation, a file in the blob store, and in the message a content part with a link that expires. So
+histories stay small. Who reads a conversation gets links that are fresh; a model gets the image.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import attrs
+
+from chatcore import pictures, wire
+from chatcore.database import AttachmentRecord, Database
+from chatcore.database import Attachments as AttachmentTable
+from chatcore.errors import ChatcoreError, NotFound, ProviderUnavailable, TooLarge
+from chatcore.http import failures, make_client
+from chatcore.protocols import Blob, BlobStore
+from chatcore.tools import JsonObject
+from chatcore.types import Attachment, Event, Message, Notice, Principal, StoredMessage
+
+logger = logging.getLogger(__name__)
+
+LARGEST = 10 * 2**20
+"""Bytes of an image, as many as an upload may have."""
+LINK = timedelta(days=7)
+"""How long a link to a file is good for."""
+FETCH = 15.0
+"""Seconds for an image that is fetched from elsewhere."""
+
+_NOT_KEPT = "An image of this answer could not be stored as a file."
+
+
+@attrs.frozen
+class Attachments:
+    """The files of conversations. `store` gives the blob store that is configured; from `hosts` images are fetched."""
+
+    table: AttachmentTable
+    store: Callable[[], BlobStore]
+    hosts: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, database: Database, store: Callable[[], BlobStore], hosts: Sequence[str]) -> "Attachments":
+        """The files of the conversations in a database."""
+        return cls(AttachmentTable(database), store, frozenset(host.lower() for host in hosts))
+
+    # --- keeping ------------------------------------------------------------------------------------------------------
+
+    async def keep(self, principal: Principal, conversation_id: str, events: Sequence[Event]) -> list[Event]:
+        """The events of one read with links in place of their images, also in the chunks that they came in.
+
+        An image that cannot be kept stays as it came, and a notice follows.
+        """
+        kept, notices, chunk = list(events), list[Event](), 0
+        for index, event in enumerate(events):
+            if getattr(event, "raw", None):
+                chunk = index
+            if not isinstance(event, Attachment):
+                continue
+            try:
+                part = await self._part(principal, conversation_id, event.part)
+            except Exception as error:  # noqa: BLE001  whatever a plugin's blob store or a server raises: the answer stays
+                logger.warning("an image was not kept: %s: %s", type(error).__name__, error)
+                notices.append(Notice("image_not_kept", _NOT_KEPT))
+                continue
+            if part is None:
+                continue
+            kept[index] = Attachment(part, event.raw)
+            if event.raw is not None:
+                whole: Any = kept[chunk]
+                raw = await asyncio.to_thread(_replaced, whole.raw, event.part, part)
+                kept[chunk] = attrs.evolve(whole, raw=raw)
+        return kept + notices
+
+    async def out_of_text(self, principal: Principal, conversation_id: str, message: Message) -> Message:
+        """The message with the images that its text has, as data URIs, beside its text. One that cannot be kept stays
+        in it."""
+        text, images = message.text, list(message.images)
+        for found in pictures.in_text(text):
+            try:
+                part = await self._part(principal, conversation_id, {"type": "text", "data": found.base64})
+            except Exception as error:  # noqa: BLE001  as above
+                logger.warning("an image was not kept: %s: %s", type(error).__name__, error)
+                continue
+            if part is not None:
+                text = text.replace(found.whole, found.name, 1)
+                images.append(part)
+        return attrs.evolve(message, content=text, images=tuple(images)) if text != message.text else message
+
+    async def _part(self, principal: Principal, conversation_id: str, given: JsonObject) -> JsonObject | None:
+        """The image of a content part as a part with a link to it. None if there is none in it that could be kept."""
+        source = pictures.source_of(given)
+        data = None if source is None else await self._data(source)
+        media_type = None if data is None else pictures.media_type_of(data)
+        if data is None or media_type is None:
+            return None
+        attachment_id, filename = uuid4().hex, f"image.{media_type.partition('/')[2]}"
+        record = AttachmentRecord(
+            id=attachment_id,
+            conversation_id=conversation_id,
+            blob=f"{_safe(conversation_id)}/{attachment_id}__{filename}",
+            media_type=media_type,
+            filename=filename,
+            size=len(data),
+            created_at=datetime.now(UTC),
+        )
+        await self.table.add(principal, record)
+        await self.store().put(Blob(key=record.blob, media_type=media_type, filename=filename), data)
+        return await self._linked(record, str(given.get("type", "")))
+
+    async def _data(self, source: str) -> bytes | None:
+        """The bytes of an image. None if that is not base64, or from a host that is not allowed."""
+        if pictures.is_url(source):
+            return await self._fetch(source) if _host(source) in self.hosts else None
+        if len(source) > 1.4 * LARGEST:
+            raise _too_large()
+        try:
+            data = await asyncio.to_thread(base64.b64decode, source)
+        except (binascii.Error, ValueError):
+            return None
+        if len(data) > LARGEST:
+            raise _too_large()
+        return data
+
+    async def _fetch(self, url: str) -> bytes:
+        client = await asyncio.to_thread(make_client)
+        unreachable: tuple[type[Exception], ...] = (*failures(), TimeoutError)
+        try:
+            async with asyncio.timeout(FETCH), client, client.stream("GET", url) as response:
+                if response.status_code != 200 or not response.headers.get("content-type", "").startswith("image/"):
+                    raise ProviderUnavailable(f"{_host(url)} answers {response.status_code}, and with no image")
+                data = bytearray()
+                async for piece in response.aiter_raw():
+                    data += piece
+                    if len(data) > LARGEST:
+                        raise _too_large()
+                return bytes(data)
+        except unreachable as error:
+            raise ProviderUnavailable(f"{_host(url)} does not give the image: {type(error).__name__}") from error
+
+    # --- links --------------------------------------------------------------------------------------------------------
+
+    async def link(self, principal: Principal, attachment_id: str) -> str:
+        """A fresh link to a file. Raises NotFound."""
+        found = await self.table.find(principal, [attachment_id])
+        if attachment_id not in found:
+            raise NotFound("there is no such file")
+        return await self.store().url(found[attachment_id].blob, LINK)
+
+    async def shown(self, principal: Principal, messages: Sequence[StoredMessage]) -> Sequence[StoredMessage]:
+        """Messages with fresh links: those that they have may have expired, or be of a server that was restored."""
+        ids = {key for message in messages for key, _ in _kept(message.message)}
+        if not ids:
+            return messages
+        fresh = {}
+        for key, record in (await self.table.find(principal, ids)).items():
+            try:
+                fresh[key] = await self._linked(record)
+            except Exception as error:  # noqa: BLE001  a plugin's blob store: the messages can be read all the same
+                logger.warning("there is no new link to %s: %s: %s", record.blob, type(error).__name__, error)
+        return [attrs.evolve(stored, message=_with_images(stored.message, fresh, keep=True)) for stored in messages]
+
+    async def sent(self, principal: Principal, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Messages for a model: with the images themselves in place of the links, which lead to this server. An image
+        that is gone is left out."""
+        ids = {key for message in messages for key, _ in _kept(message)}
+        if not ids:
+            return tuple(messages)
+        whole = {}
+        for key, record in (await self.table.find(principal, ids)).items():
+            try:
+                data = await asyncio.to_thread(base64.b64encode, await self.store().get(record.blob))
+            except Exception as error:  # noqa: BLE001  a plugin's blob store: the model can answer without the image
+                logger.warning("the image %s cannot be read: %s: %s", record.blob, type(error).__name__, error)
+                continue
+            url = f"data:{record.media_type};base64,{data.decode()}"
+            whole[key] = {"type": "image_url", "image_url": {"url": url}}
+        return tuple(_with_images(message, whole, keep=False) for message in messages)
+
+    async def _linked(self, record: AttachmentRecord, source: str = "") -> JsonObject:
+        """The content part that stands for a file (contract §4.6)."""
+        url = await self.store().url(record.blob, LINK)
+        expires_at = (datetime.now(UTC) + LINK).isoformat()
+        metadata = {
+            "attachment_id": record.id,
+            "display_url": url,
+            "delivery_url": url,
+            "mime_type": record.media_type,
+            "size_bytes": record.size,
+            "filename": record.filename,
+            "session_id": record.conversation_id,
+            "uploaded_at": record.created_at.isoformat(),
+            "expires_at": expires_at,
+            "signed_url_expires_at": expires_at,
+            **({"source_fragment_type": source} if source else {}),
+        }
+        return {"type": "image_url", "image_url": {"url": url}, "metadata": metadata}
+
+    # --- deleting -----------------------------------------------------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Deletes the files of conversations that are gone. What cannot be deleted now is tried again the next time."""
+        try:
+            while orphans := await self.table.orphans():
+                for _, blob in orphans:
+                    await self.store().delete(blob)
+                await self.table.forget([row_id for row_id, _ in orphans])
+        except Exception as error:  # noqa: BLE001  a plugin's blob store, or the database: nobody waits for this
+            logger.warning("files of deleted conversations are left: %s: %s", type(error).__name__, error)
+
+
+def _kept(message: Message) -> list[tuple[str, JsonObject]]:
+    """The images of a message that are attachments, with their ids."""
+    found = []
+    for part in message.images:
+        match part:
+            case {"metadata": {"attachment_id": str(key)}}:
+                found.append((key, part))
+    return found
+
+
+def _with_images(message: Message, others: Mapping[str, JsonObject], *, keep: bool) -> Message:
+    """The message with other parts for its attachments. Those for which there are none stay, or are left out."""
+    ids = {id(part): key for key, part in _kept(message)}
+    if not ids:
+        return message
+    images = [
+        others.get(ids[id(part)], part) if id(part) in ids else part
+        for part in message.images
+        if keep or id(part) not in ids or ids[id(part)] in others
+    ]
+    return attrs.evolve(message, images=tuple(images))
+
+
+def _replaced(chunk: bytes, part: JsonObject, other: JsonObject) -> bytes:
+    """A chunk as JSON, with another part in the place of one."""
+
+    def replaced(value: object) -> object:
+        if value == part:
+            return other
+        if isinstance(value, dict):
+            return {key: replaced(item) for key, item in value.items()}
+        return [replaced(item) for item in value] if isinstance(value, list) else value
+
+    return wire.dumps(replaced(json.loads(chunk)))
+
+
+def _safe(conversation_id: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", conversation_id)[:100].strip("._-") or "file"
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _too_large() -> ChatcoreError:
+    return TooLarge(f"an image is larger than {LARGEST // 2**20} MiB")
