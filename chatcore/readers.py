@@ -108,9 +108,9 @@ class LiveReader:
         return await self._stored.next(take)
 
     def _pass_on(self, take: Take) -> bool:
-        """Has somebody take what has come. False: it was not taken, or nothing has come, or the run is over."""
+        """Has somebody take what has come. False: it was not taken, or nothing has come, or nothing will."""
         run, end = self._run, self._run.visible
-        if run.exhausted or run.lost or self._position == end:
+        if run.lost or self._position == end:
             return False
         try:
             taken = take(self._position + 1, run.events[self._position : end])
@@ -118,7 +118,7 @@ class LiveReader:
             return False
         if taken:
             self._position = end
-        return taken
+        return taken and not run.exhausted
 
     def wake(self) -> None:
         self._run.wake()

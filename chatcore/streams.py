@@ -118,7 +118,7 @@ class Streams:
         write: Write | None,
     ) -> AsyncIterator[bytes]:
         pulse = _Pulse(reader.wake)
-        take = None
+        take = write and partial(_send, write, render, pulse)
         reader.open()
         try:
             if greeting:
@@ -132,7 +132,6 @@ class Streams:
                         pulse.sending()
                         yield piece
                         pulse.sent()
-                        take = write and partial(_send, write, render, pulse)
             yield SHUTDOWN_FRAME
         except StopAsyncIteration:
             return
@@ -196,7 +195,7 @@ class Streams:
     def _whole(self, body: DataBody) -> "_Whole":
         if self._waiting and sum(len(one.data) for one in self._waiting) + len(body.data) > MOST_WAITING:
             raise Overloaded("so many large answers wait for their clients that there is no room for another")
-        whole = _Whole(body)
+        whole = _Whole(body, self._waiting.discard)
         self._waiting.add(whole)
         return whole
 
@@ -225,11 +224,18 @@ class Streams:
 
 
 class _Whole(DataBody):
-    """A body that is there as a whole, and is sent in pieces: a connection keeps what it is given until it is sent."""
+    """A body that is there as a whole, and is sent in pieces: a connection keeps what it is given until it is sent.
 
-    def __init__(self, body: DataBody) -> None:
+    `over` is called when it was sent, or nobody wants it any more.
+    """
+
+    def __init__(self, body: DataBody, over: Callable[["_Whole"], None]) -> None:
         super().__init__(body.data)
         self.begin, self.end = body.begin, body.end
+        self._over = over
+
+    async def __aexit__(self, *_: object) -> None:
+        self._over(self)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for start in range(self.begin, self.end, LARGEST_PIECE):

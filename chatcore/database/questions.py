@@ -60,8 +60,8 @@ class Questions:
         return await self.database.write(partial(_answer, principal.id, asked, answer))
 
     async def ask(self, question: AskedQuestion) -> None:
-        """Stores a question."""
-        await self.database.write(partial(_ask, question))
+        """Stores a question. Raises RunLost: the run is another worker's."""
+        await self.database.write(partial(_ask, question, self.database.worker))
 
     async def take(self, question_id: str) -> QuestionAnswer | None:
         """The answer, which is kept no longer. None: there is none yet."""
@@ -130,7 +130,8 @@ def _answer(owner: str, asked: AskedQuestion, answer: QuestionAnswer) -> AskedQu
     return attrs.evolve(found, action=answer.action)
 
 
-def _ask(asked: AskedQuestion) -> None:
+def _ask(asked: AskedQuestion, worker: str) -> None:
+    runs.hold(asked.run_id, worker)
     fields = attrs.asdict(asked, recurse=False, filter=lambda field, _: field.name != "conversation_id")
     tables.Question.insert(**{**fields, "run": fields.pop("run_id")}).execute()
 

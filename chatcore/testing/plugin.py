@@ -1,6 +1,7 @@
 """The pytest plugin of the kit. It is loaded in every pytest run of an environment with chatcore, and imports nothing
 heavy: tests that use no fixture of it pay nothing."""
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,6 +12,13 @@ import pytest_asyncio
 if TYPE_CHECKING:
     from chatcore.hooks import Plugin
     from chatcore.testing.chat import Chat
+
+
+def pytest_configure() -> None:
+    """Has what tests start end at SIGINT: where a script runs pytest in the background, they would inherit that it is
+    ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest_asyncio.fixture
