@@ -81,6 +81,7 @@ class LiveReader:
         self._position = after
         self._find_stored = stored
         self._stored: StoredReader | None = None
+        self._change: asyncio.Future[None] | None = None
 
     async def next(self, take: Take | None = None) -> Batch | None:
         run = self._run
@@ -92,7 +93,8 @@ class LiveReader:
         elif run.exhausted:
             raise StopAsyncIteration
         else:
-            await run.changed(take and partial(self._pass_on, take))
+            self._change = run.change(take and partial(self._pass_on, take))
+            await self._change
         end = min(run.visible, self._position + LARGEST_BATCH)
         if self._position >= end or run.lost:
             return None
@@ -121,7 +123,8 @@ class LiveReader:
         return taken and not run.exhausted
 
     def wake(self) -> None:
-        self._run.wake()
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
         if self._stored is not None:
             self._stored.wake()
 

@@ -41,7 +41,7 @@ class Run:
         self.begun: asyncio.Future[Begun]
         self._readers = 0
         self._read_elsewhere = 0.0
-        self._waiting: list[tuple[asyncio.Future[None], Callable[[], bool] | None]] = []
+        self._waiting: dict[asyncio.Future[None], Callable[[], bool] | None] = {}
 
     async def until_begun(self) -> Begun:
         """What is stored of the turn, once it is stored."""
@@ -100,14 +100,8 @@ class Run:
 
     def wake(self) -> None:
         """Lets every waiting reader look again."""
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            future, pass_on = waiter
-            if future.done():
-                continue
-            if pass_on is not None and pass_on():
-                self._waiting.append(waiter)
-            else:
+        for future, pass_on in tuple(self._waiting.items()):
+            if not (future.done() or (pass_on is not None and pass_on())):
                 future.set_result(None)
 
     @property
@@ -120,18 +114,20 @@ class Run:
         """Whether nothing will follow what readers see now."""
         return self.ended and self.visible == len(self.events)
 
-    async def changed(self, pass_on: Callable[[], bool] | None = None) -> None:
-        """Waits until `wake`. `pass_on` is called by it, and the waiting goes on as long as that gives True."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, pass_on))
-        await future
+    def change(self, pass_on: Callable[[], bool] | None = None) -> asyncio.Future[None]:
+        """What is done at the next `wake`, or when whoever waits sets it. `wake` calls `pass_on`, and the waiting goes
+        on as long as that gives True."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[future] = pass_on
+        future.add_done_callback(self._waiting.pop)
+        return future
 
     async def wait_for_events(self, seconds: float) -> None:
         """Waits until there is something in the log, but no longer than that."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self.events:
-                    await self.changed()
+                    await self.change()
 
     def reader_came(self) -> None:
         self._readers += 1

@@ -413,3 +413,20 @@ async def test_a_reader_that_takes_what_comes_and_fails_harms_no_run(here: Runs)
     go_on.set()
     assert await waiting is not None
     assert [event.text for event in await rest(other) if isinstance(event, TextDelta)] == ["one ", "two"]
+
+
+async def test_to_wake_one_reader_wakes_no_other(here: Runs) -> None:
+    """Each stream has a timer that wakes its own: a thousand streams of one run would otherwise wake each other."""
+    go_on = asyncio.Event()
+    run = await start(here, text("one "), go_on, text("two"))
+    one, other = await here.reader(ANN, run.turn.id), await here.reader(ANN, run.turn.id)
+    for reader in (one, other):
+        while (batch := await reader.next()) is None or not any(isinstance(event, TextDelta) for event in batch[1]):
+            pass
+    waiting, undisturbed = asyncio.ensure_future(one.next()), asyncio.ensure_future(other.next())
+    await asyncio.sleep(0)
+    one.wake()
+    assert await waiting is None
+    assert not undisturbed.done()
+    go_on.set()
+    assert await undisturbed is not None
