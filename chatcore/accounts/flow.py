@@ -13,7 +13,7 @@ from chatcore.accounts import oauth as requests
 from chatcore.accounts.sign_ins import Answer, SignIn, SignIns, check_answer
 from chatcore.accounts.vault import Entry, Vault
 from chatcore.database import AccountRow, Database
-from chatcore.errors import AccountError, ChatcoreError, ConfigError, NotFound, SignInFailed, SignInNeeded, VaultError
+from chatcore.errors import AccountError, ChatcoreError, Conflict, NotFound, SignInFailed, SignInNeeded, VaultError
 from chatcore.protocols import Account, Form, FormField, OAuth
 from chatcore.secrets import Secret
 from chatcore.types import Principal
@@ -70,10 +70,10 @@ class Accounts:
         """The call-back page as a browser reaches it: what is to be registered at a service, to the letter.
 
         Raises:
-            ConfigError: it is not known as what browsers know this server.
+            Conflict: it is not known as what browsers know this server.
         """
         if self._public_url is None:
-            raise ConfigError(
+            raise Conflict(
                 "it is not known under which address browsers reach this server",
                 hint="set public_url, such as https://chat.example.com",
             )
@@ -161,7 +161,7 @@ class Accounts:
 
         Raises:
             NotFound: no plugin has registered such an account, or not one of OAuth.
-            ConfigError: it is not known as what browsers know this server.
+            Conflict: it is not known as what browsers know this server.
         """
         oauth = self._oauth(name)
         redirect_uri = oauth.redirect_uri or self.redirect_uri

@@ -11,7 +11,7 @@ import pytest
 
 from chatcore.accounts import Accounts
 from chatcore.database import Database, tables
-from chatcore.errors import AccountError, AccountUnavailable, ConfigError, NotFound, SignInFailed, SignInNeeded
+from chatcore.errors import AccountError, AccountUnavailable, Conflict, NotFound, SignInFailed, SignInNeeded
 from chatcore.protocols import Account, Form, FormField, OAuth, SignedIn
 from chatcore.secrets import Secret
 from chatcore.types import Principal
@@ -160,7 +160,7 @@ async def test_without_a_known_address_no_sign_in_begins(database: Database, ser
     """A `Host` header must not decide where codes are sent to. A redirect URI of the account's own is as good."""
     known = {"mail": mail(server)}
     accounts = Accounts(database, key_file, registered=lambda: known)
-    with pytest.raises(ConfigError, match="browsers reach this server"):
+    with pytest.raises(Conflict, match="browsers reach this server"):
         await accounts.begin(ann, "mail")
     known["mail"] = mail(server, redirect_uri="https://chat.example.org/api/mail-auth/callback")
     assert "redirect_uri=https%3A%2F%2Fchat.example.org%2Fapi%2Fmail-auth%2Fcallback" in await accounts.begin(

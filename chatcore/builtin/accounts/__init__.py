@@ -74,7 +74,7 @@ async def list_accounts() -> Response:
     return _json(AccountList(await _accounts().statuses(current_principal())))
 
 
-@describe(summary="Sign in to a service", body=SignInRequest, answer=SignInAnswer, errors=(404, 502))
+@describe(summary="Sign in to a service", body=SignInRequest, answer=SignInAnswer, errors=(404, 409, 502))
 @authenticated
 async def sign_in(name: str) -> Response:
     """With a form it is done when this is answered. With OAuth the browser goes to `url`, best in a window of its own;

@@ -276,7 +276,7 @@ class SignIn:
 
         Raises:
             Conflict: somebody else is signed in there.
-            ConfigError: it is not known as what browsers know this server.
+            Conflict: it is not known as what browsers know this server.
             SignInFailed: the server, or its authorization server, does not do as the protocol says.
             AccountUnavailable: it does not answer in time.
             Forbidden: it is at an address that may not be reached.

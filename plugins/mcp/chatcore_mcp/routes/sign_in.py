@@ -49,7 +49,7 @@ def blueprint(servers: Servers) -> Blueprint:
         return _json(records.status(servers, servers.named(server_id)))
 
     @routes.get("/client.json")
-    @describe(summary="What authorization servers are told of chatcore", answer=dict[str, Any], errors=(404,))
+    @describe(summary="What authorization servers are told of chatcore", answer=dict[str, Any], errors=(404, 409))
     @public
     async def describe_client() -> Response:
         """For those that know a client by the URL of such a document: it is the `client_id` in a server's `oauth`."""

@@ -179,6 +179,14 @@ async def test_authorization_servers_are_told_who_asks(tmp_path: Path):
         assert told["token_endpoint_auth_method"] == "none"
 
 
+async def test_a_server_without_a_public_address_says_what_to_set(make_chat):
+    """It could name no page to come back to."""
+    chat = await make_chat(Mcp)
+    answer = await chat.client.get("/api/mcp/client.json")
+    assert answer.status_code == 409
+    assert "public_url" in answer.json()["hint"]
+
+
 @pytest.mark.parametrize("entry", [{"auth": "basic"}, {"oauth": {"client_id": 1}}, {"oauth": "yes"}])
 async def test_a_wrong_entry_says_what_is_wrong(tmp_path: Path, fake: Guarded, entry: dict[str, Any]):
     """The server is off."""
