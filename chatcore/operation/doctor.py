@@ -17,7 +17,7 @@ from chatcore.app import database_url
 from chatcore.config import Config, Loaded
 from chatcore.database import sqlite_file
 from chatcore.database.examine import examine, examine_server, history
-from chatcore.errors import ChatcoreError, ConfigError
+from chatcore.errors import ChatcoreError, ConfigError, Conflict
 from chatcore.operation.checks import Check, State, in_bytes
 from chatcore.plugins import Plugins, Row, unknown_names
 from chatcore.serving.sockets import listen
@@ -172,7 +172,7 @@ def _accounts(plugins: Plugins) -> Iterator[Check]:
     try:
         if names:
             yield Check("accounts", "ok", f"{names}; services send browsers to {plugins.accounts.redirect_uri}")
-    except ConfigError as error:
+    except Conflict as error:
         yield Check("accounts", "warn", f"{names}; {error.message}", error.hint or "")
     key = plugins.accounts.vault.keys.file
     if key.exists() and key.stat().st_mode & 0o077:
