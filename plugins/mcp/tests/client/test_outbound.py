@@ -65,6 +65,7 @@ async def test_a_token_is_sent(bench, url: str):
     entry = {"url": f"{url}/secret", "headers": {"Authorization": "Bearer ${TOKEN}"}}
     made = await bench({"secret": entry}, environ={"TOKEN": "letmein"})
     await made.connected("secret")
+    assert "echo" in made.names()
 
 
 async def test_broken_answers_are_errors_that_the_model_reads(bench, url: str):

@@ -215,6 +215,7 @@ async def test_changed_tools_are_followed(bench, tmp_path: Path):
     """When the server says so: the next turn has them."""
     made = await bench({"raw": raw(tmp_path / "log")})
     await made.connected("raw")
+    assert "brand_new" not in made.names()
     await made.call("change", text="brand_new")
     await made.until(lambda: "brand_new" in made.names())
 

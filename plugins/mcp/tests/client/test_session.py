@@ -93,6 +93,7 @@ async def test_changed_tools_are_followed(bench, entry):
     made = await bench({"full": entry})
     await made.connected("full")
     new = f"new_{entry['url'].rpartition('/')[2]}"
+    assert new not in made.names()
     await made.call("grow", tool=new)
     await made.until(lambda: new in made.names())
 
