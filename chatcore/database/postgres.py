@@ -6,12 +6,13 @@ after the other; and what two units insert at once is refused to the second, whi
 """
 
 import re
+import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import attrs
 import msgspec
@@ -30,8 +31,6 @@ from chatcore.database.urls import unreadable
 from chatcore.database.watch import Watch
 from chatcore.errors import DatabaseError, RequestError
 
-Session: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
-"""A connection to the server."""
 OLDEST = 13
 """The oldest version of the server that will do."""
 
@@ -56,8 +55,26 @@ _PARAMETERS = {
 # A process that hangs must not keep the rows of others locked.
 _SESSION = "SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '60s'"
 _STRICT = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-_TO_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_current_xact_id()"
+_TO_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _TO_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+# The last unit of work that each connection has committed: when it breaks in the middle of a COMMIT, the next one looks
+# here. The server's own answer, pg_xact_status, does not do: one that crashed gives the numbers of transactions again.
+_UNITS = "chatcore_units"
+_MAKE_UNITS = (
+    f"CREATE TABLE IF NOT EXISTS {_UNITS} "
+    "(session bigint PRIMARY KEY, unit bigint NOT NULL, at timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 50)"
+)
+_DROP_OLD_UNITS = f"DELETE FROM {_UNITS} WHERE at < now() - interval '1 day'"  # noqa: S608  a name of ours
+_NOTE_UNIT = (
+    f"INSERT INTO {_UNITS} (session, unit) VALUES ({{}}, {{}}) "  # noqa: S608  a name of ours
+    "ON CONFLICT (session) DO UPDATE SET unit = EXCLUDED.unit, at = EXCLUDED.at"
+)
+# Waits for the end of the transaction that has the row, also where the server does not know yet that we are gone.
+_LAST_UNIT = (
+    f"INSERT INTO {_UNITS} AS units (session, unit) VALUES (%s, 0) "  # noqa: S608  a name of ours
+    "ON CONFLICT (session) DO UPDATE SET unit = units.unit RETURNING unit"
+)
 
 # JSON as it was written, where jsonb would sort the keys. Text in the order of its characters, whatever the locale of
 # the server is: that may change with its system and leave indexes out of order.
@@ -146,6 +163,16 @@ class _Integer(IntDumper):
         return super().upgrade(obj, format)
 
 
+class Session(psycopg.Connection[tuple[Any, ...]]):
+    """A connection to the server. `unit` is the number of the unit of work that it stores, if it does."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.key = secrets.randbits(63)
+        self.units = 0
+        self.unit: int | None = None
+
+
 class Postgres(peewee.PostgresqlDatabase):
     """A database of a PostgreSQL server."""
 
@@ -183,6 +210,8 @@ class Postgres(peewee.PostgresqlDatabase):
                 self._session.execute("SET LOCAL lock_timeout = '30s'")
                 self._refuse_foreign()
                 runners, failed = histories.usable(self, {histories.CORE: core, **plugins}, self._from_the_future)
+                self._session.execute(_MAKE_UNITS)
+                self._session.execute(_DROP_OLD_UNITS)
                 return failed | histories.run(self, runners)
         except _FAULTS as error:
             raise self.explain(error) from error
@@ -225,7 +254,7 @@ class Postgres(peewee.PostgresqlDatabase):
         if self._away and time.monotonic() < self._away.tried + _PAUSE:
             raise psycopg.OperationalError(self._away.error)
         try:
-            session = psycopg.connect(self._conninfo, autocommit=True)
+            session = Session.connect(self._conninfo, autocommit=True)
             session.adapters.register_dumper(int, _Integer)
             set_json_loads(msgspec.json.decode, session)
             session.execute(_SESSION)
@@ -290,10 +319,14 @@ class Postgres(peewee.PostgresqlDatabase):
         return transaction
 
     def begin(self, how: str | None = None) -> None:
-        """Begins a transaction, with these statements."""
-        cursor = self._session.execute(how or "BEGIN", prepare=False)
-        row = cursor.fetchone() if cursor.nextset() else None
-        self._thread.number = row[0] if row else None
+        """Begins a transaction, with this statement."""
+        session = self._session
+        session.unit = None
+        if how == _TO_WRITE:
+            session.units += 1
+            how = f"{how}; {_NOTE_UNIT.format(session.key, session.units)}"
+            session.unit = session.units
+        session.execute((how or "BEGIN").encode(), prepare=False)
 
     def commit(self) -> None:
         """Commits. When the connection breaks in the middle of it, finds out whether the server did it.
@@ -302,11 +335,11 @@ class Postgres(peewee.PostgresqlDatabase):
             DatabaseError: that cannot be known; or a statement of the transaction had failed, so that nothing of it
                 can be stored.
         """
+        session = self._session
         try:
-            done = self._session.execute("COMMIT", prepare=False).statusmessage
+            done = session.execute("COMMIT", prepare=False).statusmessage
         except psycopg.OperationalError as error:
-            number = self._thread.number
-            if number is None or not _is_lost(error) or not self._was_committed(number):
+            if session.unit is None or not _is_lost(error) or not self._was_committed(session.key, session.unit):
                 raise
             self._disconnect()
         else:
@@ -316,13 +349,12 @@ class Postgres(peewee.PostgresqlDatabase):
                     hint="put what may fail into 'with tables.bound.atomic():'",
                 )
 
-    def _was_committed(self, number: str) -> bool:
+    def _was_committed(self, key: int, unit: int) -> bool:
         give_up = time.monotonic() + _PATIENCE
         while time.monotonic() < give_up:
             with suppress(psycopg.OperationalError), self._connect() as connection:
-                row = connection.execute("SELECT pg_xact_status(%s::text::xid8)", (number,)).fetchone()
-                if row and row[0] in ("committed", "aborted"):
-                    return bool(row[0] == "committed")
+                [last] = connection.execute(_LAST_UNIT, (key,)).fetchall()
+                return last == (unit,)
             time.sleep(_PAUSE)
         raise DatabaseError(
             f"{self.name}: the connection broke while a change was being stored, and nobody can say whether it was",
@@ -381,7 +413,7 @@ class Postgres(peewee.PostgresqlDatabase):
     # --- copying ------------------------------------------------------------------------------------------------------
 
     def own_tables(self) -> Set[str]:
-        return {*self.get_tables()}
+        return {*self.get_tables()} - {_UNITS}
 
     def shape(self, table: str) -> tuple[Sequence[str], Sequence[str], Set[str]]:
         return histories.shape(self, table)

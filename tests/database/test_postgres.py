@@ -509,6 +509,23 @@ async def test_connection_breaks_at_a_commit(wire: Wire, moment: str) -> None:
             assert await documents.get(ANN, "n", "k") == number
 
 
+async def test_connections_of_long_ago_are_forgotten(postgres_server: Server, postgres_url: str) -> None:
+    """What is kept of a connection, to tell whether its last commit was done, goes when it was silent for a day."""
+
+    def kept() -> set[Any]:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            return {session for (session,) in connection.execute("SELECT session FROM chatcore_units")}
+
+    async with opened(postgres_url) as database:
+        await Documents(database).put(ANN, "n", "k", 1)
+        first = kept()
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("UPDATE chatcore_units SET at = at - interval '25 hours'")
+    async with opened(postgres_url) as database:
+        await Documents(database).put(ANN, "n", "k", 2)
+        assert first and kept() and not first & kept()
+
+
 async def test_server_that_is_away_for_a_moment(wire: Wire) -> None:
     """Who asks meanwhile waits, and is served when the server is back."""
     async with opened(wire.url) as database:
