@@ -88,11 +88,12 @@ class _Call:
 class ChunkReader:
     """Turns the chunks of one answer into events, and knows how the answer ended.
 
-    A tool call without an id gets `call_<n>`; `first_call` is the first n. After `[DONE]` (`done`) or an error
-    (`failure`) nothing more is read.
+    A tool call without an id gets `call_<n>`; `first_call` is the first n. `begun`: it has said something. After
+    `[DONE]` (`done`) or an error (`failure`) nothing more is read.
     """
 
     def __init__(self, *, first_call: int = 0) -> None:
+        self.begun = False
         self.done = False
         self.failure: Failure | None = None
         self._finish_reason: str | None = None
@@ -101,6 +102,7 @@ class ChunkReader:
         self._open: dict[int, _Call] = {}  # by the upstream's index
         self._first_call = first_call
         self._raw: bytes | None = None
+        self._parser = sse.Parser()
 
     @property
     def ended(self) -> bool:
@@ -112,17 +114,26 @@ class ChunkReader:
         """Whether the model has said all that it wanted to."""
         return self.failure is None and (self.done or self._finish_reason is not None)
 
-    def read(self, events: Sequence[sse.Event]) -> list[ModelEvent]:
-        """What some events of the stream say. The first event of each chunk has the chunk as `raw`."""
+    def feed(self, data: bytes) -> list[ModelEvent]:
+        """What some bytes of the stream say. The first event of each chunk has the chunk as `raw`.
+
+        Raises:
+            StreamBroken: the stream, or an event of it, is larger than allowed.
+        """
         found: list[ModelEvent] = []
-        for event in events:
-            if event.event == "message":
-                self._read(event.data, found)
-            elif event.event == "error":
-                self.failure = failure_of(_any(event.data))
-            if self.ended:
+        for event in self._parser.feed(data):
+            self._read(event, found)
+            if self.done or self.failure is not None:
                 break
+        if found:
+            self.begun = True
         return found
+
+    def close(self) -> None:
+        """Takes note of the end of the stream."""
+        if not self.ended:
+            for event in self._parser.close():
+                self._read(event, [])
 
     def read_whole(self, body: bytes) -> list[ModelEvent]:
         """What a completion says that came in one piece. There is no chunk then: `raw` is None."""
@@ -135,6 +146,7 @@ class ChunkReader:
         self._add(chunk, None, found)
         if not chunk.choices and self.failure is None:
             self.failure = Failure(message="a chat completion without choices", kind=UNREADABLE)
+        self.begun = bool(found)
         self.done = True
         return found
 
@@ -166,12 +178,16 @@ class ChunkReader:
         )
         return found
 
-    def _read(self, data: bytes, found: list[ModelEvent]) -> None:
-        if data == sse.DONE:
+    def _read(self, event: sse.Event, found: list[ModelEvent]) -> None:
+        if event.event != "message":
+            if event.event == "error":
+                self.failure = failure_of(_any(event.data))
+            return
+        if event.data == sse.DONE:
             self.done = True
             return
         try:
-            chunk, raw = _chunk(data)
+            chunk, raw = _chunk(event.data)
         except (ValueError, RecursionError, OverflowError) as error:
             self.failure = Failure(message=f"an event of the stream is not a chat chunk: {error}", kind=UNREADABLE)
         else:

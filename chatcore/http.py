@@ -5,6 +5,9 @@ which with some hundred of them takes longer than the request. Both are imported
 that takes 0.4 s: where others are being served meanwhile, call `make_client` in a thread (`asyncio.to_thread`).
 """
 
+import asyncio
+import math
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -29,7 +32,7 @@ class Timeouts:
 
     `connect` is for the connection, with name lookup and TLS. `first_byte` is for the answer to begin, from then on;
     once its head is there, its body may take as long again to begin. `idle` is for silence between two reads after
-    that: any byte is a sign of life, also that of a comment in an event stream.
+    that, which is noticed within a quarter more: any byte is a sign of life, also that of a comment in an event stream.
     """
 
     connect: float = 10.0
@@ -88,7 +91,8 @@ def _session(timeouts: Timeouts, certificates: "ssl.SSLContext") -> "aiohttp.Cli
     ) -> aiohttp.ClientResponse:
         response = await handler(request)
         if response.connection is not None and response.connection.protocol is not None:
-            response.connection.protocol.read_timeout = timeouts.idle
+            response.connection.protocol.read_timeout = None  # it would make a timer for every piece
+            _look(weakref.ref(response), timeouts.idle, 0, math.inf)
         return response
 
     return aiohttp.ClientSession(
@@ -96,3 +100,21 @@ def _session(timeouts: Timeouts, certificates: "ssl.SSLContext") -> "aiohttp.Cli
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=[watch_silence],
     )
+
+
+def _look(watched: "weakref.ref[aiohttp.ClientResponse]", idle: float, known: int, since: float) -> None:
+    """Ends a response whose body has begun and then was silent for too long, at the next of four looks in that time.
+    `known` bytes had come at time `since`. Until the body begins, the limit for the head counts."""
+    import aiohttp  # noqa: PLC0415  slow, see above
+
+    response = watched()
+    if response is None or response.connection is None or response.connection.transport is None:
+        return
+    loop = asyncio.get_running_loop()
+    come = response.content.total_bytes
+    if come != known or (come and not response.connection.transport.is_reading()):
+        known, since = come, loop.time()
+    elif loop.time() - since >= idle:
+        response.content.set_exception(aiohttp.SocketTimeoutError(f"nothing has come for {idle:g} s"))
+        return
+    loop.call_later(idle / 4, _look, watched, idle, known, since)

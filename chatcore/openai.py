@@ -15,7 +15,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from chatcore import sse, wire
+from chatcore import wire
 from chatcore.chunks import ChunkReader
 from chatcore.errors import ConfigError, ProviderError, ProviderRefused, ProviderUnavailable, StreamBroken
 from chatcore.failure import UNREADABLE, Failure, failure_of_response
@@ -135,14 +135,22 @@ class OpenAIProvider:
             StreamBroken: the answer broke off, has an error in it, or cannot be read.
         """
         for attempt in count():
+            reader = ChunkReader(first_call=_calls(request))
             try:
-                async with aclosing(self._attempt(request)) as answer:
-                    async for events in answer:
-                        yield events
+                async with self._asked(wire.dumps(self.payload(request)), reader) as response:
+                    head = dict(response.headers.items())
+                    read, pieces = await self._incoming(response, head, reader)
+                    async for data in pieces:
+                        if events := read(data):
+                            yield events
+                        if reader.ended:
+                            break
+                if ending := self._ending(response, head, reader):
+                    yield ending
                 return
             except ProviderUnavailable as error:  # raised only before the first event
-                delay = _delay(error, attempt)
-                if attempt >= self._retries or delay is None:
+                delay = _delay(error, attempt, self._retries)
+                if delay is None:
                     raise
                 logger.warning("%s; trying again in %.1f s", error, delay)
             await asyncio.sleep(delay)
@@ -230,52 +238,46 @@ class OpenAIProvider:
 
     # --- one call ---
 
-    async def _attempt(self, request: ModelRequest) -> AsyncGenerator[Sequence[ModelEvent], None]:
-        body = wire.dumps(self.payload(request))
+    @asynccontextmanager
+    async def _asked(self, body: bytes, reader: ChunkReader) -> AsyncIterator["httpx.Response"]:
+        """The response to a call, for `reader` to read. What it breaks off with is an error of ours."""
         response = await self._send("POST", "chat/completions", body=body, accept="text/event-stream")
-        reader = ChunkReader(first_call=sum(len(message.tool_calls) for message in request.messages))
-        begun = False
+        del body  # it may be large, and the answer may take long
         self._answers.add(response)
         try:
-            async with aclosing(response), aclosing(self._events(response, reader)) as batches:
-                async for events in batches:
-                    begun = True
-                    yield events
+            async with aclosing(response):
+                yield response
+                if reader.done:
+                    await _drain(response)
         except failures() as error:
-            if not begun:
+            if not reader.begun:
                 raise self._unavailable(error) from error
             if not reader.complete:
                 message = f"{self.name}: the answer broke off: {_cause(error)}"
                 raise StreamBroken(message, kind="timeout" if _timed_out(error) else "cut_off") from error
         finally:
             self._answers.discard(response)
-        if reader.failure is not None:
-            raise self._error(reader.failure, begun=begun)
-        if ending := reader.finish(response.headers.get("x-generation-id"), self._routing(response), self._known_as):
-            yield ending
 
-    async def _events(
-        self, response: "httpx.Response", reader: ChunkReader
-    ) -> AsyncGenerator[Sequence[ModelEvent], None]:
-        """The events of a body, a list for each read; at the end `reader` knows how it ended."""
-        if not _is_event_stream(response):
-            events = reader.read_whole(await self._body(response))
-            if events:
-                yield events
-            elif reader.failure is not None and reader.failure.kind == UNREADABLE:
-                raise self._unexpected(response)
-            return
-        parser = sse.Parser()
-        chunks = _pieces(response)
-        async for data in chunks:
-            if events := reader.read(parser.feed(data)):
-                yield events
-            if reader.ended:
-                break
-        else:
-            reader.read(parser.close())
-        if reader.done:
-            await _drain(chunks)
+    async def _incoming(
+        self, response: "httpx.Response", head: Mapping[str, str], reader: ChunkReader
+    ) -> tuple[Callable[[bytes], Sequence[ModelEvent]], AsyncIterator[bytes]]:
+        """What reads a body, and the pieces of the body."""
+        if _is_event_stream(head):
+            return reader.feed, _pieces(response, head)
+        return reader.read_whole, _alone(await self._body(response))
+
+    def _ending(self, response: "httpx.Response", head: Mapping[str, str], reader: ChunkReader) -> Sequence[ModelEvent]:
+        """What is to be said when a body has ended.
+
+        Raises:
+            ProviderError: it ended in an error, or there was nothing in it that could be read.
+        """
+        reader.close()
+        if reader.failure is None:
+            return reader.finish(head.get("x-generation-id"), self._routing(head), self._known_as)
+        if reader.failure.kind == UNREADABLE and not _is_event_stream(head):
+            raise self._unexpected(response)
+        raise self._error(reader.failure, begun=reader.begun)
 
     async def _send(
         self,
@@ -288,11 +290,13 @@ class OpenAIProvider:
     ) -> "httpx.Response":
         """Sends a request and gives the response, if it is a success; its body has not been read yet."""
         headers = {"accept": accept, **self.headers()}
-        if body is not None:
-            headers |= {"content-type": "application/json", "content-length": str(len(body))}
         sent = None if body is None else content(body)
+        if body is not None:
+            headers["content-type"] = "application/json"
+            if sent is not body:
+                headers["content-length"] = str(len(body))
         try:
-            client = await self._connected()
+            client = self._client or await self._connected()
             request = client.build_request(method, path, params=params, headers=headers, content=sent)
             # The transport's own limits do not cover a server that does not read the request.
             async with asyncio.timeout(self.timeouts.connect + self.timeouts.first_byte):
@@ -345,8 +349,8 @@ class OpenAIProvider:
         # Some servers are told to name a model as chatcore does.
         return self.public_id(self.upstream_id(model))
 
-    def _routing(self, response: "httpx.Response") -> JsonObject | None:
-        return {key: value for key, value in response.headers.items() if key.startswith(self.routing_headers)} or None
+    def _routing(self, head: Mapping[str, str]) -> JsonObject | None:
+        return {key: value for key, value in head.items() if key.startswith(self.routing_headers)} or None
 
     # --- its errors ---
 
@@ -424,22 +428,30 @@ def _check_headers(headers: Mapping[str, str], name: str) -> None:
 # --- reading responses ------------------------------------------------------------------------------------------------
 
 
-def _is_event_stream(response: "httpx.Response") -> bool:
-    media_type: str = response.headers.get("content-type", "")
-    return media_type.lower().startswith("text/event-stream")
+def _calls(request: ModelRequest) -> int:
+    """How many tool calls there were in the conversation."""
+    return sum(len(message.tool_calls) for message in request.messages)
 
 
-def _pieces(response: "httpx.Response") -> AsyncIterator[bytes]:
+def _is_event_stream(head: Mapping[str, str]) -> bool:
+    return head.get("content-type", "").lower().startswith("text/event-stream")
+
+
+def _pieces(response: "httpx.Response", head: Mapping[str, str]) -> AsyncIterator[bytes]:
     # As they come is cheaper for each read; a server that compresses although it was not asked to gets a decoder.
-    plain = response.headers.get("content-encoding", "identity").lower() == "identity"
+    plain = head.get("content-encoding", "identity").lower() == "identity"
     return aiter(cast("httpx.AsyncByteStream", response.stream) if plain else response.aiter_bytes())
 
 
-async def _drain(chunks: AsyncIterator[bytes]) -> None:
+async def _alone(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+async def _drain(response: "httpx.Response") -> None:
     """Reads on to the end of a body, so that its connection can be used again."""
     with suppress(*failures()):
         async with asyncio.timeout(LINGER):
-            async for _ in chunks:
+            async for _ in cast("httpx.AsyncByteStream", response.stream):
                 pass
 
 
@@ -457,9 +469,12 @@ def _cause(error: Exception) -> str:
     return str(cause) or type(cause).__name__
 
 
-def _delay(error: ProviderUnavailable, attempt: int) -> float | None:
+def _delay(error: ProviderUnavailable, attempt: int, retries: int) -> float | None:
     """Seconds until the next try; None if there is to be none."""
-    if error.kind in ("timeout", "closed"):  # who has waited that long is not to wait as long again
+    if attempt >= retries or error.kind in (
+        "timeout",
+        "closed",
+    ):  # who has waited that long is not to wait as long again
         return None
     if error.retry_after is not None:
         return error.retry_after if error.retry_after <= LONGEST_DELAY else None

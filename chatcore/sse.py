@@ -3,7 +3,7 @@
 Both work on bytes, so that an event that is passed on need not be decoded.
 """
 
-import attrs
+import msgspec
 
 from chatcore.errors import StreamBroken
 
@@ -14,9 +14,10 @@ MEBIBYTE = 2**20
 _BOM = b"\xef\xbb\xbf"
 
 
-@attrs.frozen
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One event. `data` is valid UTF-8 (what was not became U+FFFD); `id` is the last one seen, None if none was."""
+
+    # Not of attrs: to make one would take as long as all the rest of its parsing.
 
     data: bytes
     event: str = "message"
@@ -51,6 +52,17 @@ class Parser:
         Raises:
             StreamBroken: an event, or the whole stream, is larger than allowed.
         """
+        events: list[Event] = []
+        for block in self._blocks(data):
+            # The ordinary event has one line. The rest of this class is for all the others.
+            if block.startswith(b"data: ") and b"\n" not in block:
+                events.append(Event(_utf8(block[6:]), "message", self._id))
+            elif event := self._event(block):
+                events.append(event)
+        return events
+
+    def _blocks(self, data: bytes) -> list[bytes]:
+        """The events that these bytes complete, each with its lines."""
         self._left -= len(data)
         if self._left < 0:
             raise StreamBroken("the stream is longer than allowed", kind="too_large")
@@ -65,7 +77,7 @@ class Parser:
         blocks = data[:-2].split(b"\n\n")
         if len(data) > self._limit:
             self._check(max(map(len, blocks)))
-        return [event for block in blocks if (event := self._event(block)) is not None]
+        return blocks
 
     def close(self) -> list[Event]:
         """The events that the end of the stream completes: only `[DONE]` counts without the blank line after it."""
@@ -112,15 +124,9 @@ class Parser:
             raise StreamBroken(f"an event of the stream has more than {self._limit} bytes", kind="too_large")
 
     def _event(self, block: bytes) -> Event | None:
-        # The ordinary event has one line. The rest of this class is for all the others.
-        if block.startswith(b"data: ") and b"\n" not in block:
-            return Event(_utf8(block[6:]), "message", self._id)
-        return self._event_of_lines(block.split(b"\n"))
-
-    def _event_of_lines(self, lines: list[bytes]) -> Event | None:
         data: list[bytes] = []
         event = ""
-        for line in lines:
+        for line in block.split(b"\n"):
             name, _, value = line.partition(b":")
             value = value.removeprefix(b" ")
             if name == b"data":

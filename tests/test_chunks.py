@@ -29,9 +29,9 @@ ALL_FIXTURES = sorted(FIXTURES.glob("*.sse"))
 def read(*pieces: bytes, reader: ChunkReader | None = None) -> list[ModelEvent]:
     """The events of a stream in these pieces, with those of its end."""
     reader = reader or ChunkReader()
-    parser = sse.Parser()
-    events = [event for piece in pieces for event in reader.read(parser.feed(piece))]
-    return events + reader.read(parser.close()) + reader.finish()
+    events = [event for piece in pieces for event in reader.feed(piece)]
+    reader.close()
+    return events + reader.finish()
 
 
 def stream(*chunks: Any, done: bool = True) -> bytes:

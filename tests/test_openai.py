@@ -5,7 +5,7 @@ import gzip
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -335,7 +335,7 @@ async def test_a_body_that_does_not_end_is_left(upstream: FakeUpstream, provider
     answer = answer_of(await ask(provider))
     assert 0.9 < time.monotonic() - start < 5
     assert (answer.message().text, answer.finish_reason) == ("Hello", "stop")
-    await asyncio.wait_for(upstream.requests[0].closed, 1)
+    await asyncio.wait_for(upstream.requests[0].closed, 10)
 
 
 @pytest.mark.parametrize(
@@ -588,7 +588,7 @@ async def test_nothing_is_tried_again_once_the_answer_has_begun(
 async def test_who_wants_a_long_pause_is_not_waited_for(upstream: FakeUpstream, provider: OpenAIProvider) -> None:
     """The caller is told how long instead."""
     upstream.answer(Reply.json(ERROR_429, status=429, headers={"retry-after": "3600"}))
-    _, error = await asyncio.wait_for(broken(provider), 2)
+    _, error = await asyncio.wait_for(broken(provider), 20)
     assert (error.retry_after, len(upstream.requests)) == (3600, 1)
 
 
@@ -632,15 +632,26 @@ async def test_an_address_that_is_none() -> None:
 # --- stopping ---
 
 
+async def least(measured: Callable[[], Awaitable[float]]) -> float:
+    """The first of three times that is less than 200 ms, or the shortest: others may keep the machine busy."""
+    taken: list[float] = []
+    while len(taken) < 3 and min(taken, default=1) >= 0.2:
+        taken.append(await measured())
+    return min(taken)
+
+
 async def test_closing_the_stream_closes_the_connection(upstream: FakeUpstream, provider: OpenAIProvider) -> None:
     """The server sees it within 200 ms, so that it stops generating."""
     upstream.answer(Reply.sse(HELLO, chunks=[70], gates={1: asyncio.Event()}))
-    stream = provider.stream(ASK)
-    await anext(stream)
-    start = asyncio.get_running_loop().time()
-    await stream.aclose()
-    closed = await asyncio.wait_for(upstream.requests[0].closed, 1)
-    assert closed - start < 0.2
+
+    async def close() -> float:
+        stream = provider.stream(ASK)
+        await anext(stream)
+        start = asyncio.get_running_loop().time()
+        await stream.aclose()
+        return await asyncio.wait_for(upstream.requests[-1].closed, 5) - start
+
+    assert await least(close) < 0.2
 
 
 @pytest.mark.parametrize("reply", [Reply.silence(), Reply.sse(HELLO, chunks=[70], gates={0: asyncio.Event()})])
@@ -649,14 +660,18 @@ async def test_cancelling_before_the_answer_closes_the_connection(
 ) -> None:
     """While the head or the first event is awaited, too."""
     upstream.answer(reply)
-    asking = asyncio.create_task(ask(provider))
-    request = await upstream.request()
-    asking.cancel()
-    start = asyncio.get_running_loop().time()
-    closed = await asyncio.wait_for(request.closed, 1)
-    assert closed - start < 0.2
-    with pytest.raises(asyncio.CancelledError):
-        await asking
+
+    async def cancel() -> float:
+        asking = asyncio.create_task(ask(provider))
+        request = await upstream.request(len(upstream.requests))
+        asking.cancel()
+        start = asyncio.get_running_loop().time()
+        closed = await asyncio.wait_for(request.closed, 5)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        return closed - start
+
+    assert await least(cancel) < 0.2
 
 
 async def test_closing_the_provider_ends_what_still_runs(upstream: FakeUpstream) -> None:
@@ -671,8 +686,8 @@ async def test_closing_the_provider_ends_what_still_runs(upstream: FakeUpstream)
         waiting = asyncio.create_task(broken(provider))
         await upstream.request(1)
     with pytest.raises(StreamBroken):
-        await asyncio.wait_for(reading, 1)
-    _, error = await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(reading, 10)
+    _, error = await asyncio.wait_for(waiting, 10)
     assert isinstance(error, ProviderUnavailable)
     assert len(upstream.requests) == 2
     async with provider.session():
