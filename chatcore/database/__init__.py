@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chatcore.database.conversations import Begun, Conversation, ConversationRow, Conversations
     from chatcore.database.documents import Documents
     from chatcore.database.jobs import Jobs
-    from chatcore.database.messages import NewMessage
+    from chatcore.database.messages import NewMessage, json_size
     from chatcore.database.pins import Pin, Pins
     from chatcore.database.questions import AskedQuestion, Questions
     from chatcore.database.recent import RecentDocuments
@@ -25,76 +25,44 @@ if TYPE_CHECKING:
     from chatcore.database.tokens import TokenRecord, Tokens
     from chatcore.database.watch import Watcher
 
-__all__ = [
-    "AccountRow",
-    "Accounts",
-    "Approval",
-    "Approvals",
-    "AskedQuestion",
-    "AttachmentRecord",
-    "Attachments",
-    "Begun",
-    "Conversation",
-    "ConversationRow",
-    "Conversations",
-    "Database",
+_MODULES = {
+    "accounts": ("AccountRow", "Accounts", "SignInRow", "SignIns"),
+    "approvals": ("Approval", "Approvals"),
+    "attachments": ("AttachmentRecord", "Attachments"),
+    "conversations": ("Begun", "Conversation", "ConversationRow", "Conversations"),
+    "documents": ("Documents",),
+    "jobs": ("Jobs",),
+    "messages": ("NewMessage", "json_size"),
+    "pins": ("Pin", "Pins"),
+    "questions": ("AskedQuestion", "Questions"),
+    "recent": ("RecentDocuments",),
+    "runs": ("LogRow", "NewRun", "RunRecord", "Runs"),
+    "tables": ("JsonField", "Moment", "Table"),
+    "tokens": ("TokenRecord", "Tokens"),
+    "watch": ("Watcher",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [  # noqa: RUF022  in the order above
+    "Database", "sqlite_file",
+    "AccountRow", "Accounts", "SignInRow", "SignIns",
+    "Approval", "Approvals",
+    "AttachmentRecord", "Attachments",
+    "Begun", "Conversation", "ConversationRow", "Conversations",
     "Documents",
     "Jobs",
-    "JsonField",
-    "LogRow",
-    "Moment",
-    "NewMessage",
-    "NewRun",
-    "Pin",
-    "Pins",
-    "Questions",
+    "NewMessage", "json_size",
+    "Pin", "Pins",
+    "AskedQuestion", "Questions",
     "RecentDocuments",
-    "RunRecord",
-    "Runs",
-    "SignInRow",
-    "SignIns",
-    "Table",
-    "TokenRecord",
-    "Tokens",
+    "LogRow", "NewRun", "RunRecord", "Runs",
+    "JsonField", "Moment", "Table",
+    "TokenRecord", "Tokens",
     "Watcher",
-    "sqlite_file",
-]
-
-_MODULES = {
-    "AccountRow": "accounts",
-    "Accounts": "accounts",
-    "Approval": "approvals",
-    "Approvals": "approvals",
-    "AskedQuestion": "questions",
-    "AttachmentRecord": "attachments",
-    "Attachments": "attachments",
-    "Begun": "conversations",
-    "Conversation": "conversations",
-    "ConversationRow": "conversations",
-    "Conversations": "conversations",
-    "Documents": "documents",
-    "Jobs": "jobs",
-    "JsonField": "tables",
-    "LogRow": "runs",
-    "Moment": "tables",
-    "NewMessage": "messages",
-    "NewRun": "runs",
-    "Pin": "pins",
-    "Pins": "pins",
-    "Questions": "questions",
-    "RecentDocuments": "recent",
-    "RunRecord": "runs",
-    "Runs": "runs",
-    "SignInRow": "accounts",
-    "SignIns": "accounts",
-    "Table": "tables",
-    "TokenRecord": "tokens",
-    "Tokens": "tokens",
-    "Watcher": "watch",
-}
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULES:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

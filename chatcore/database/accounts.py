@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from functools import partial
 
 import attrs
 import peewee
 
 from chatcore.database import tables
 from chatcore.database.handle import Database
+from chatcore.database.repository import reads, writes
 from chatcore.database.watch import Watcher
 from chatcore.types import Principal
 
@@ -34,33 +34,38 @@ class Accounts:
 
     database: Database
 
-    async def get(self, principal: Principal, name: str) -> AccountRow | None:
+    @reads
+    def get(self, principal: Principal, name: str) -> AccountRow | None:
         """An account, or None if there is none."""
-        found = await self.database.read(lambda: _accounts(*_is(principal, name)))
-        return found[0] if found else None
+        return next(iter(_accounts(*_is(principal, name))), None)
 
-    async def list(self, principal: Principal | None = None) -> Sequence[AccountRow]:
+    @reads
+    def list(self, principal: Principal | None = None) -> Sequence[AccountRow]:
         """The accounts of somebody, or for the operator those of all, in the order of their names."""
-        if principal is None:
-            return await self.database.read(_accounts)
-        return await self.database.read(lambda: _accounts(tables.Account.owner == principal.id))
+        return _accounts(*([] if principal is None else [tables.Account.owner == principal.id]))
 
-    async def any(self) -> AccountRow | None:
+    @reads
+    def any(self) -> AccountRow | None:
         """Some account, if there is one."""
-        found = await self.database.read(partial(_accounts, most=1))
-        return found[0] if found else None
+        return next(iter(_accounts(most=1)), None)
 
-    async def put(self, row: AccountRow) -> None:
+    @writes
+    def put(self, row: AccountRow) -> None:
         """Stores an account, in place of an earlier one."""
-        await self.database.write(partial(_put, row))
+        values = attrs.asdict(row, recurse=False)
+        account = tables.Account
+        changed = {getattr(account, name): value for name, value in values.items() if name not in ("owner", "name")}
+        account.insert(**values).on_conflict(conflict_target=[account.owner, account.name], update=changed).execute()
 
-    async def refuse(self, principal: Principal, name: str) -> None:
+    @writes
+    def refuse(self, principal: Principal, name: str) -> None:
         """Notes that the service takes an account no more."""
-        await self.database.write(lambda: tables.Account.update(refused=True).where(*_is(principal, name)).execute())
+        tables.Account.update(refused=True).where(*_is(principal, name)).execute()
 
-    async def delete(self, principal: Principal, name: str) -> bool:
+    @writes
+    def delete(self, principal: Principal, name: str) -> bool:
         """Deletes an account. False: there was none."""
-        return bool(await self.database.write(lambda: tables.Account.delete().where(*_is(principal, name)).execute()))
+        return bool(tables.Account.delete().where(*_is(principal, name)).execute())
 
 
 @attrs.frozen(kw_only=True)
@@ -80,28 +85,41 @@ class SignIns:
 
     database: Database
 
-    async def begin(self, row: SignInRow) -> None:
+    @writes
+    def begin(self, row: SignInRow) -> None:
         """Stores a sign-in, and removes those that have come to their end."""
-        await self.database.write(partial(_begin, row))
+        tables.SignIn.delete().where(tables.SignIn.expires_at < datetime.now(UTC)).execute()
+        tables.SignIn.insert(**attrs.asdict(row, recurse=False)).execute()
 
-    async def take(self, id: str, answer: str) -> SignInRow | None:  # noqa: A002  the row's name
+    @writes
+    def take(self, id: str, answer: str) -> SignInRow | None:  # noqa: A002  the row's name
         """The sign-in of this id, once: one that waits keeps the answer, any other is removed.
 
         None: there is none, it has expired, or was taken.
         """
-        return await self.database.write(partial(_take, id, answer))
+        sign_in = tables.SignIn
+        query = sign_in.select(*tables.columns(SignInRow, sign_in).values()).where(
+            sign_in.id == id, sign_in.answer.is_null(), sign_in.expires_at >= datetime.now(UTC)
+        )
+        row = next(iter(tables.records(SignInRow, tables.locking(query))), None)
+        if row is not None and row.waits:
+            sign_in.update(answer=answer).where(sign_in.id == id).execute()
+            tables.announce(_channel(id))
+        elif row is not None:
+            sign_in.delete().where(sign_in.id == id).execute()
+        return row
 
-    async def answer(self, id: str) -> str | None:  # noqa: A002  the row's name
+    @writes
+    def answer(self, id: str) -> str | None:  # noqa: A002  the row's name
         """The answer to a sign-in that waits, once it is there. It is removed then."""
-        return await self.database.write(partial(_answer, id))
+        sign_in = tables.SignIn
+        taken = sign_in.delete().where(sign_in.id == id, sign_in.answer.is_null(False))
+        found = tables.fetch(taken.returning(sign_in.answer))
+        return found[0][0] if found else None
 
     def watch(self, id: str) -> AbstractAsyncContextManager[Watcher]:  # noqa: A002  the row's name
         """Somebody whose `changed` tells when a sign-in may have been answered, by whatever worker."""
         return self.database.watch(_channel(id))
-
-
-_ACCOUNT = [field.name for field in attrs.fields(AccountRow)]
-_SIGN_IN = [field.name for field in attrs.fields(SignInRow)]
 
 
 def _channel(id_: str) -> str:
@@ -114,42 +132,5 @@ def _is(principal: Principal, name: str) -> tuple[peewee.Expression, ...]:
 
 def _accounts(*conditions: peewee.Expression, most: int | None = None) -> Sequence[AccountRow]:
     account = tables.Account
-    query = account.select(*[getattr(account, name) for name in _ACCOUNT]).order_by(account.owner, account.name)
-    rows = tables.fetch((query.where(*conditions) if conditions else query).limit(most))
-    return [AccountRow(**dict(zip(_ACCOUNT, row, strict=True))) for row in rows]
-
-
-def _put(row: AccountRow) -> None:
-    values = attrs.asdict(row, recurse=False)
-    account = tables.Account
-    changed = {getattr(account, name): value for name, value in values.items() if name not in ("owner", "name")}
-    account.insert(**values).on_conflict(conflict_target=[account.owner, account.name], update=changed).execute()
-
-
-def _begin(row: SignInRow) -> None:
-    tables.SignIn.delete().where(tables.SignIn.expires_at < datetime.now(UTC)).execute()
-    tables.SignIn.insert(**attrs.asdict(row, recurse=False)).execute()
-
-
-def _take(id_: str, answer: str) -> SignInRow | None:
-    sign_in = tables.SignIn
-    query = sign_in.select(*[getattr(sign_in, name) for name in _SIGN_IN]).where(
-        sign_in.id == id_, sign_in.answer.is_null(), sign_in.expires_at >= datetime.now(UTC)
-    )
-    found = tables.fetch(tables.locking(query))
-    if not found:
-        return None
-    row = SignInRow(**dict(zip(_SIGN_IN, found[0], strict=True)))
-    if row.waits:
-        sign_in.update(answer=answer).where(sign_in.id == id_).execute()
-        tables.announce(_channel(id_))
-    else:
-        sign_in.delete().where(sign_in.id == id_).execute()
-    return row
-
-
-def _answer(id_: str) -> str | None:
-    sign_in = tables.SignIn
-    taken = sign_in.delete().where(sign_in.id == id_, sign_in.answer.is_null(False))
-    found = tables.fetch(taken.returning(sign_in.answer))
-    return found[0][0] if found else None
+    query = account.select(*tables.columns(AccountRow, account).values()).order_by(account.owner, account.name)
+    return tables.records(AccountRow, (query.where(*conditions) if conditions else query).limit(most))

@@ -1,6 +1,6 @@
 """Conversations and their messages in the database."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -10,10 +10,12 @@ import attrs
 import peewee
 
 from chatcore.database import messages as rows
-from chatcore.database import runs, search, tables, tree
+from chatcore.database import runs, tables, tree
 from chatcore.database.handle import Database
 from chatcore.database.messages import NewMessage
+from chatcore.database.repository import reads, writes
 from chatcore.database.runs import NewRun
+from chatcore.database.search import found
 from chatcore.errors import Conflict, NotFound
 from chatcore.titles import auto_title
 from chatcore.tools import JsonObject
@@ -22,15 +24,16 @@ from chatcore.types import Content, Principal, StoredMessage
 PREVIEW = 200
 """Characters of a conversation's first question that the list shows."""
 
+_ANY_SIZE = 2**62
+
 TitleSource: TypeAlias = Literal["auto", "ai", "user"]
-Settings: TypeAlias = JsonObject | attrs.NothingType | None
-"""Settings to set, or None to take them away, or `attrs.NOTHING` to leave them."""
 
 
 @attrs.frozen
 class Conversation:
     """A conversation. `leaf` is the id of the last message of its active path, `updated_at` the time of its last
-    message."""
+    message. `size` is what all its messages and files take: the bytes of their text and JSON, of a file as base64, and
+    for each value of the JSON some more."""
 
     id: str
     title: str | None
@@ -41,6 +44,7 @@ class Conversation:
     leaf: int | None
     created_at: datetime
     updated_at: datetime
+    size: int
 
 
 @attrs.frozen
@@ -79,6 +83,8 @@ class Conversations:
         run: NewRun,
         after: int | None = None,
         exclusive: bool = False,
+        small: int = _ANY_SIZE,
+        admit: Callable[[int], object] = lambda size: None,
     ) -> Begun:
         """Stores what a turn begins with, all of it or nothing, and gives what the model is to be asked.
 
@@ -87,34 +93,50 @@ class Conversations:
         the active one. A system message that only repeats the last one of that path is not stored again. A
         conversation without a title gets one from the first text of the user.
 
+        `admit` is told the size of a conversation that is not `small`, before anything is read of it or stored; what it
+        raises is raised.
+
         Raises:
             NotFound: `after` is not a message of this conversation.
             Conflict: `exclusive`, and another run of this conversation is under way.
         """
-        return await self.database.write(
-            partial(_begin, principal.id, conversation_id, messages, run, after, exclusive=exclusive)
-        )
+        begin = partial(_begin, principal.id, conversation_id, messages, run, after, exclusive=exclusive)
+        # The size is only known to the unit of work, and may be another the next time.
+        while isinstance(begun := await self.database.write(partial(begin, most=small)), int):
+            admit(begun)
+            small = begun
+        return begun
 
-    async def add_answer(
+    @writes
+    def add_answer(
         self, principal: Principal, conversation_id: str, parent_id: int | None, messages: Sequence[NewMessage]
     ) -> tuple[StoredMessage, ...]:
         """Stores an answer below message `parent_id`, all of it or nothing: the assistant's message, and below it one
         for each tool that it asks for. The active path grows by it if it ended at `parent_id`. Raises RunLost."""
-        worker = self.database.worker
-        return await self.database.write(
-            partial(_add_answer, worker, principal.id, conversation_id, parent_id, messages)
-        )
+        return _add_answer(self.database.worker, principal.id, conversation_id, parent_id, messages)
 
-    async def finish_tool(
+    @writes
+    def finish_tool(
         self, principal: Principal, message_id: int, content: Content, *, is_error: bool, metadata: JsonObject
     ) -> StoredMessage:
         """Puts a tool's answer into its place. Raises Conflict if the place is taken, and RunLost."""
-        worker = self.database.worker
-        return await self.database.write(
-            partial(_finish_tool, worker, principal.id, message_id, content, is_error=is_error, metadata=metadata)
+        place = rows.one(principal.id, message_id)
+        if place.run_id:
+            runs.hold(place.run_id, self.database.worker)
+        if place.state != "pending":
+            raise Conflict("this tool call has an answer already")
+        stored = attrs.evolve(
+            place,
+            message=attrs.evolve(place.message, content=content),
+            state="complete",
+            is_error=is_error,
+            metadata={**place.metadata, **metadata},
         )
+        rows.replace(place, stored)
+        return stored
 
-    async def recover_answer(
+    @writes
+    def recover_answer(
         self,
         principal: Principal,
         conversation_id: str,
@@ -134,82 +156,145 @@ class Conversations:
         Raises:
             RunLost: another worker recovers it.
         """
-        worker = self.database.worker
-        return await self.database.write(
-            partial(_recover_answer, worker, principal.id, conversation_id, run_id, question, messages, told)
-        )
+        key, _ = _find(principal.id, conversation_id)
+        runs.hold(run_id, self.database.worker)
+        tables.execute("UPDATE message SET state = 'complete' WHERE run_id = ? AND state = 'pending'", run_id)
+        earlier = rows.tree(key, conversation_id, run_id)
+        answers = [message.id for message in earlier if message.message.role == "assistant"]
+        if told is not None and (untold := [answer for answer in answers if answer not in told]):
+            return tuple(message for message in earlier if message.id >= untold[0])
+        parent = earlier[-1].id if earlier else question
+        if parent is not None and parent not in rows.nodes(key):
+            return ()
+        return _add_answer(self.database.worker, principal.id, conversation_id, parent, messages)
 
-    async def get(self, principal: Principal, conversation_id: str) -> Conversation:
+    @reads
+    def get(self, principal: Principal, conversation_id: str) -> Conversation:
         """A conversation."""
-        return await self.database.read(lambda: _find(principal.id, conversation_id)[1])
+        return _find(principal.id, conversation_id)[1]
 
-    async def path(
-        self, principal: Principal, conversation_id: str, leaf: int | None = None
-    ) -> tuple[StoredMessage, ...]:
+    @reads
+    def path(self, principal: Principal, conversation_id: str, leaf: int | None = None) -> tuple[StoredMessage, ...]:
         """The messages from the first one to `leaf`, or to the end of the active path."""
-        return await self.database.read(partial(_path, principal.id, conversation_id, leaf))
+        key, conversation = _find(principal.id, conversation_id)
+        if leaf is not None:
+            rows.role_of(key, leaf)
+        return rows.path(key, conversation_id, conversation.leaf if leaf is None else leaf)
 
-    async def tree(self, principal: Principal, conversation_id: str) -> tuple[StoredMessage, ...]:
-        """The messages of all branches, the oldest first."""
-        return await self.database.read(lambda: rows.tree(_find(principal.id, conversation_id)[0], conversation_id))
+    @reads
+    def tree(self, principal: Principal, conversation_id: str, run_id: str | None = None) -> tuple[StoredMessage, ...]:
+        """The messages of all branches, or those of a run, the oldest first."""
+        return rows.tree(_find(principal.id, conversation_id)[0], conversation_id, run_id)
 
-    async def list_saved(
+    @reads
+    def list_saved(
         self, principal: Principal, *, limit: int = 50, offset: int = 0, search: str | None = None
     ) -> Sequence[ConversationRow]:
         """The saved conversations, the most recently active first. For what `search` finds see `search.py`."""
-        return await self.database.read(partial(_list_saved, principal.id, limit, offset, search))
+        conversation, message, first = tables.Conversation, tables.Message, tables.Message.alias()
+        wanted = (conversation.owner == principal.id) & conversation.saved
+        if search:
+            wanted &= found(principal.id, search)
+        newest_first = (conversation.updated_at.desc(), conversation.key.desc())
+        page = conversation.select(conversation.key).where(wanted).order_by(*newest_first).limit(limit).offset(offset)
+        asked = peewee.Case(None, [(message.role == "user", message.id)])
+        counted = (
+            message.select(
+                message.conversation.alias("of"),
+                peewee.fn.COUNT(message.id).alias("count"),
+                peewee.fn.MIN(asked).alias("first"),
+            )
+            .where(message.conversation.in_(page))
+            .group_by(message.conversation)
+        )
+        query = (
+            conversation.select(
+                *(getattr(conversation, name) for name in _FIELDS),
+                peewee.fn.COALESCE(counted.c.count, 0),
+                peewee.fn.COALESCE(peewee.fn.SUBSTR(first.text, 1, PREVIEW), ""),
+            )
+            .join(counted, peewee.JOIN.LEFT_OUTER, on=(counted.c.of == conversation.key))
+            .join(first, peewee.JOIN.LEFT_OUTER, on=(first.id == counted.c.first))
+            .where(conversation.key.in_(page))
+            .order_by(*newest_first)
+        )
+        return [
+            ConversationRow(Conversation(*fields), count, preview) for *fields, count, preview in tables.fetch(query)
+        ]
 
-    async def select_leaf(self, principal: Principal, conversation_id: str, message_id: int) -> Conversation:
+    @writes
+    def select_leaf(self, principal: Principal, conversation_id: str, message_id: int) -> Conversation:
         """Makes the path to a message the active one. The tool messages that belong to it come along."""
-        return await self.database.write(partial(_select_leaf, principal.id, conversation_id, message_id))
+        key, _ = _find(principal.id, conversation_id)
+        return _change(principal.id, conversation_id, leaf=rows.place_under(key, message_id))
 
-    async def save(
+    @writes
+    def save(
         self,
         principal: Principal,
         conversation_id: str,
         *,
         title: str | None = None,
-        llm_settings: Settings = attrs.NOTHING,
+        llm_settings: JsonObject | None = None,
     ) -> Conversation:
-        """Puts a conversation into the list of the saved ones, made if there is none. A title that is blank, and
-        settings that are not given, leave what there is."""
-        return await self.database.write(partial(_save, principal.id, conversation_id, title, llm_settings))
+        """Puts a conversation into the list of the saved ones, made if there is none. A title that is blank, and what
+        is not given, leave what there is."""
+        if _look_up(principal.id, conversation_id) is None:
+            _create(principal.id, conversation_id, datetime.now(UTC))
+        return _change(principal.id, conversation_id, saved=True, **_chosen(title, llm_settings))
 
-    async def unsave(self, principal: Principal, conversation_id: str) -> Conversation:
+    @writes
+    def unsave(self, principal: Principal, conversation_id: str) -> Conversation:
         """Takes a conversation off the list. It stays readable."""
-        return await self.database.write(partial(_change, principal.id, conversation_id, saved=False))
+        return _change(principal.id, conversation_id, saved=False)
 
-    async def update(
+    @writes
+    def update(
         self,
         principal: Principal,
         conversation_id: str,
         *,
-        title: str | attrs.NothingType | None = attrs.NOTHING,
-        llm_settings: Settings = attrs.NOTHING,
+        title: str | None = None,
+        llm_settings: JsonObject | None = None,
     ) -> Conversation:
-        """Changes what is given. None, or a blank title, takes it away."""
-        return await self.database.write(
-            partial(_change, principal.id, conversation_id, **_titled(title), **_given(llm_settings=llm_settings))
-        )
+        """Changes what is given, as `save` does."""
+        return _change(principal.id, conversation_id, **_chosen(title, llm_settings))
 
-    async def set_ai_title(
-        self, principal: Principal, conversation_id: str, title: str, *, force: bool = False
-    ) -> Conversation:
-        """Sets a title that a model made, but not over one that the user chose, unless `force`. Gives the
-        conversation as it then is."""
-        return await self.database.write(partial(_set_ai_title, principal.id, conversation_id, title, force=force))
+    @writes
+    def set_ai_title(self, principal: Principal, conversation_id: str, title: str) -> Conversation:
+        """Sets a title that a model made, but not over one that the user chose. Gives the conversation as it then
+        is."""
+        _, conversation = _find(principal.id, conversation_id)
+        if conversation.title_source == "user":
+            return conversation
+        return _change(principal.id, conversation_id, title=tables.without_nul(title), title_source="ai")
 
-    async def delete(self, principal: Principal, conversation_id: str, *, even_saved: bool) -> bool:
+    @writes
+    def delete(self, principal: Principal, conversation_id: str, *, even_saved: bool) -> bool:
         """Deletes a conversation with its messages, runs and logs. False: it is saved, and was left."""
-        return await self.database.write(partial(_delete, principal.id, conversation_id, even_saved=even_saved))
+        key, conversation = _find(principal.id, conversation_id)
+        if conversation.saved and not even_saved:
+            return False
+        tables.Conversation.delete().where(tables.Conversation.key == key).execute()
+        return True
 
-    async def delete_message(self, principal: Principal, conversation_id: str, ref: str) -> None:
+    @writes
+    def delete_message(self, principal: Principal, conversation_id: str, ref: str) -> None:
         """Deletes messages: those with the client-side id `ref`, or else the one with this number.
 
         What answers them goes too (see `tree.py`). Later turns stay: they move up to the nearest message that stays,
         and so does the end of the active path.
         """
-        await self.database.write(partial(_delete_message, principal.id, conversation_id, ref))
+        key, conversation = _find(principal.id, conversation_id)
+        nodes = rows.nodes(key)
+        chosen = [row_id for row_id, node in nodes.items() if node.client_id == ref]
+        chosen = chosen or [row_id for row_id in nodes if str(row_id) == ref]
+        if not chosen:
+            raise NotFound("Message not found")
+        gone = tree.deleted_with(nodes, chosen, runs.questions(key))
+        size = rows.remove(nodes, gone)
+        leaf = tree.surviving_ancestor(nodes, gone, conversation.leaf)
+        tables.execute('UPDATE conversation SET leaf = ?, size = size - ? WHERE "key" = ?', leaf, size, key)
 
 
 # --- one conversation -------------------------------------------------------------------------------------------------
@@ -243,12 +328,17 @@ def _create(owner: str, conversation_id: str, now: datetime, title: str | None =
         tables.microseconds(now),
         tables.microseconds(now),
     )
-    return key, Conversation(conversation_id, title, "auto", False, None, None, None, now, now)
+    return key, Conversation(conversation_id, title, "auto", False, None, None, None, now, now, 0)
 
 
-def _move_leaf(key: int, leaf: int | None, now: datetime) -> None:
+def _grow(key: int, leaf: int | None, now: datetime, size: int) -> None:
+    """Moves the end of the active path, for messages of this size that were added."""
     tables.execute(
-        'UPDATE conversation SET leaf = ?, updated_at = ? WHERE "key" = ?', leaf, tables.microseconds(now), key
+        'UPDATE conversation SET leaf = ?, updated_at = ?, size = size + ? WHERE "key" = ?',
+        leaf,
+        tables.microseconds(now),
+        size,
+        key,
     )
 
 
@@ -259,38 +349,11 @@ def _change(owner: str, conversation_id: str, **columns: Any) -> Conversation:
     return attrs.evolve(conversation, **columns)
 
 
-def _given(**columns: object) -> dict[str, Any]:
-    return {name: value for name, value in columns.items() if value is not attrs.NOTHING}
-
-
-def _titled(title: str | attrs.NothingType | None) -> dict[str, Any]:
-    """The columns of a title that the user chose, or took away."""
-    if title is attrs.NOTHING:
-        return {}
+def _chosen(title: str | None, llm_settings: JsonObject | None) -> dict[str, Any]:
+    """The columns of what the user has chosen."""
     title = (title or "").strip()
-    return {"title": title or None, "title_source": "user" if title else "auto"}
-
-
-def _save(owner: str, conversation_id: str, title: str | None, llm_settings: Settings) -> Conversation:
-    if _look_up(owner, conversation_id) is None:
-        _create(owner, conversation_id, datetime.now(UTC))
-    chosen = _titled(title) if title and title.strip() else {}
-    return _change(owner, conversation_id, saved=True, **chosen, **_given(llm_settings=llm_settings))
-
-
-def _set_ai_title(owner: str, conversation_id: str, title: str, *, force: bool) -> Conversation:
-    _, conversation = _find(owner, conversation_id)
-    if conversation.title_source == "user" and not force:
-        return conversation
-    return _change(owner, conversation_id, title=tables.without_nul(title), title_source="ai")
-
-
-def _delete(owner: str, conversation_id: str, *, even_saved: bool) -> bool:
-    key, conversation = _find(owner, conversation_id)
-    if conversation.saved and not even_saved:
-        return False
-    tables.Conversation.delete().where(tables.Conversation.key == key).execute()
-    return True
+    columns: dict[str, Any] = {"title": title, "title_source": "user"} if title else {}
+    return columns if llm_settings is None else {**columns, "llm_settings": llm_settings}
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -304,20 +367,25 @@ def _begin(
     after: int | None,
     *,
     exclusive: bool,
-) -> Begun:
+    most: int,
+) -> Begun | int:
+    """Gives the conversation's size, and does nothing, if it has more than `most`."""
     now = datetime.now(UTC)
     conversation_id = conversation_id or uuid4().hex
     found = _look_up(owner, conversation_id)
+    if found and found[1].size > most:
+        return found[1].size
     key, conversation = found or _create(owner, conversation_id, now, _auto_title(messages))
     if exclusive and found:
         runs.refuse_second(key, now)
     parent = conversation.leaf if after is None else rows.place_under(key, after) if after else None
     earlier = rows.path(key, conversation_id, parent) if parent else ()
-    stored = rows.append(key, conversation_id, parent, _without_known_prompt(earlier, messages), now)
+    stored, size = rows.append(key, conversation_id, parent, _without_known_prompt(earlier, messages), now)
     path = earlier + stored
     leaf = path[-1].id if path else None
-    _move_leaf(key, leaf, now)
-    conversation = attrs.evolve(_title(key, conversation, messages), leaf=leaf, updated_at=now)
+    _grow(key, leaf, now, size)
+    conversation = _title(key, conversation, messages)
+    conversation = attrs.evolve(conversation, leaf=leaf, updated_at=now, size=conversation.size + size)
     question = next((message.id for message in reversed(path) if message.message.role == "user"), None)
     runs.insert(owner, key, run, question)
     return Begun(conversation, found is None, stored, path)
@@ -354,108 +422,7 @@ def _add_answer(
         runs.hold(run_id, worker)
     if parent_id is not None:
         rows.role_of(key, parent_id)
-    stored = rows.append(key, conversation_id, parent_id, messages, now)
+    stored, size = rows.append(key, conversation_id, parent_id, messages, now)
     leaf = stored[-1].id if stored and conversation.leaf == parent_id else conversation.leaf
-    _move_leaf(key, leaf, now)
+    _grow(key, leaf, now, size)
     return stored
-
-
-def _recover_answer(
-    worker: str,
-    owner: str,
-    conversation_id: str,
-    run_id: str,
-    question: int | None,
-    messages: Sequence[NewMessage],
-    told: Collection[int] | None,
-) -> tuple[StoredMessage, ...]:
-    key, _ = _find(owner, conversation_id)
-    runs.hold(run_id, worker)
-    tables.execute("UPDATE message SET state = 'complete' WHERE run_id = ? AND state = 'pending'", run_id)
-    everything = rows.tree(key, conversation_id)
-    earlier = [message for message in everything if message.run_id == run_id]
-    answers = [message.id for message in earlier if message.message.role == "assistant"]
-    if told is not None and (untold := [answer for answer in answers if answer not in told]):
-        return tuple(message for message in earlier if message.id >= untold[0])
-    parent = earlier[-1].id if earlier else question
-    if parent not in (None, *(message.id for message in everything)):
-        return ()
-    return _add_answer(worker, owner, conversation_id, parent, messages)
-
-
-def _finish_tool(
-    worker: str, owner: str, message_id: int, content: Content, *, is_error: bool, metadata: JsonObject
-) -> StoredMessage:
-    place = rows.one(owner, message_id)
-    if place.run_id:
-        runs.hold(place.run_id, worker)
-    if place.state != "pending":
-        raise Conflict("this tool call has an answer already")
-    stored = attrs.evolve(
-        place,
-        message=attrs.evolve(place.message, content=content),
-        state="complete",
-        is_error=is_error,
-        metadata={**place.metadata, **metadata},
-    )
-    rows.replace(stored)
-    return stored
-
-
-def _path(owner: str, conversation_id: str, leaf: int | None) -> tuple[StoredMessage, ...]:
-    key, conversation = _find(owner, conversation_id)
-    if leaf is not None:
-        rows.role_of(key, leaf)
-    return rows.path(key, conversation_id, conversation.leaf if leaf is None else leaf)
-
-
-def _select_leaf(owner: str, conversation_id: str, message_id: int) -> Conversation:
-    key, _ = _find(owner, conversation_id)
-    return _change(owner, conversation_id, leaf=rows.place_under(key, message_id))
-
-
-def _delete_message(owner: str, conversation_id: str, ref: str) -> None:
-    key, conversation = _find(owner, conversation_id)
-    nodes = rows.nodes(key)
-    chosen = [row_id for row_id, node in nodes.items() if node.client_id == ref]
-    chosen = chosen or [row_id for row_id in nodes if str(row_id) == ref]
-    if not chosen:
-        raise NotFound("Message not found")
-    gone = tree.deleted_with(nodes, chosen, runs.questions(key))
-    rows.remove(nodes, gone)
-    leaf = tree.surviving_ancestor(nodes, gone, conversation.leaf)
-    tables.execute('UPDATE conversation SET leaf = ? WHERE "key" = ?', leaf, key)
-
-
-# --- the list ---------------------------------------------------------------------------------------------------------
-
-
-def _list_saved(owner: str, limit: int, offset: int, text: str | None) -> Sequence[ConversationRow]:
-    conversation, message, first = tables.Conversation, tables.Message, tables.Message.alias()
-    wanted = (conversation.owner == owner) & conversation.saved
-    if text:
-        wanted &= search.found(owner, text)
-    newest_first = (conversation.updated_at.desc(), conversation.key.desc())
-    page = conversation.select(conversation.key).where(wanted).order_by(*newest_first).limit(limit).offset(offset)
-    asked = peewee.Case(None, [(message.role == "user", message.id)])
-    counted = (
-        message.select(
-            message.conversation.alias("of"),
-            peewee.fn.COUNT(message.id).alias("count"),
-            peewee.fn.MIN(asked).alias("first"),
-        )
-        .where(message.conversation.in_(page))
-        .group_by(message.conversation)
-    )
-    query = (
-        conversation.select(
-            *(getattr(conversation, name) for name in _FIELDS),
-            peewee.fn.COALESCE(counted.c.count, 0),
-            peewee.fn.COALESCE(peewee.fn.SUBSTR(first.text, 1, PREVIEW), ""),
-        )
-        .join(counted, peewee.JOIN.LEFT_OUTER, on=(counted.c.of == conversation.key))
-        .join(first, peewee.JOIN.LEFT_OUTER, on=(first.id == counted.c.first))
-        .where(conversation.key.in_(page))
-        .order_by(*newest_first)
-    )
-    return [ConversationRow(Conversation(*fields), count, preview) for *fields, count, preview in tables.fetch(query)]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import attrs
@@ -10,6 +9,7 @@ import peewee
 
 from chatcore.database import tables
 from chatcore.database.handle import Database
+from chatcore.database.repository import reads, writes
 from chatcore.types import Principal
 
 
@@ -19,28 +19,41 @@ class Documents:
 
     database: Database
 
-    async def get(self, principal: Principal, namespace: str, key: str) -> Any:
+    @reads
+    def get(self, principal: Principal, namespace: str, key: str) -> Any:
         """A document, or None if there is none."""
-        return await self.database.read(partial(_get, principal.id, namespace, key))
+        found = _find(principal.id, namespace, key)
+        return found[0][0] if found else None
 
-    async def list(self, principal: Principal, namespace: str) -> Mapping[str, Any]:
+    @reads
+    def list(self, principal: Principal, namespace: str) -> Mapping[str, Any]:
         """The documents of a namespace by their keys, in the order of these."""
-        return await self.database.read(partial(_list, principal.id, namespace))
+        document = tables.Document
+        query = document.select(document.key, document.value).where(*_is(principal.id, namespace))
+        return dict(tables.fetch(query.order_by(document.key)))
 
-    async def put(self, principal: Principal, namespace: str, key: str, value: Any) -> None:
+    @writes
+    def put(self, principal: Principal, namespace: str, key: str, value: Any) -> None:
         """Stores a document, in place of an earlier one."""
-        await self.database.write(partial(_put, principal.id, namespace, key, value))
+        _put(principal.id, namespace, key, value)
 
-    async def update(self, principal: Principal, namespace: str, key: str, change: Callable[[Any], Any]) -> Any:
+    @writes
+    def update(self, principal: Principal, namespace: str, key: str, change: Callable[[Any], Any]) -> Any:
         """Stores what `change` makes of a document, or of None, and gives that. Nobody comes between.
 
         `change` is quick, and changes nothing but its argument; what it raises leaves the document as it is.
         """
-        return await self.database.write(partial(_update, principal.id, namespace, key, change))
+        found = _find(principal.id, namespace, key)
+        changed = change(found[0][0] if found else None)
+        # A document that somebody else makes meanwhile must not be replaced: then this unit fails, and is run again.
+        _put(principal.id, namespace, key, changed, _PUT if found else _INSERT)
+        return changed
 
-    async def delete(self, principal: Principal, namespace: str, key: str) -> bool:
+    @writes
+    def delete(self, principal: Principal, namespace: str, key: str) -> bool:
         """Deletes a document. False: there was none."""
-        return await self.database.write(partial(_delete, principal.id, namespace, key))
+        document = tables.Document
+        return bool(document.delete().where(*_is(principal.id, namespace), document.key == key).execute())
 
 
 _GET = 'SELECT value FROM document WHERE owner = ? AND namespace = ? AND "key" = ?'
@@ -51,38 +64,14 @@ _PUT = (
 )
 
 
-def _find(owner: str, namespace: str, key: str) -> list[tuple[Any]]:
+def _find(owner: str, namespace: str, key: str) -> list[list[Any]]:
     """A document, if there is one. A unit of work that writes has it for itself from here on."""
     return tables.rows(tables.Document, tables.locked(_GET), owner, namespace, key)
-
-
-def _get(owner: str, namespace: str, key: str) -> Any:
-    found = _find(owner, namespace, key)
-    return found[0][0] if found else None
-
-
-def _list(owner: str, namespace: str) -> Mapping[str, Any]:
-    document = tables.Document
-    query = document.select(document.key, document.value).where(*_is(owner, namespace)).order_by(document.key)
-    return dict(tables.fetch(query))
 
 
 def _put(owner: str, namespace: str, key: str, value: Any, statement: str = _PUT) -> None:
     now = tables.microseconds(datetime.now(UTC))
     tables.execute(statement, owner, namespace, key, tables.json_text(value), now)
-
-
-def _update(owner: str, namespace: str, key: str, change: Callable[[Any], Any]) -> Any:
-    found = _find(owner, namespace, key)
-    changed = change(found[0][0] if found else None)
-    # A document that somebody else makes meanwhile must not be replaced: then this unit fails, and is run again.
-    _put(owner, namespace, key, changed, _PUT if found else _INSERT)
-    return changed
-
-
-def _delete(owner: str, namespace: str, key: str) -> bool:
-    document = tables.Document
-    return bool(document.delete().where(*_is(owner, namespace), document.key == key).execute())
 
 
 def _is(owner: str, namespace: str) -> tuple[peewee.Expression, ...]:

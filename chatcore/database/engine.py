@@ -8,16 +8,27 @@ from typing import Any, Protocol, TypeAlias
 from chatcore.database.watch import Watch
 from chatcore.errors import DatabaseError
 
-Rows: TypeAlias = Sequence[tuple[Any, ...]]
+Rows: TypeAlias = list[tuple[Any, ...]]
 COPIED_AT_ONCE = 1000
 """Rows."""
+
+
+class Cursor(Protocol):
+    """What a statement has given, as DB-API 2.0 has it (PEP 249)."""
+
+    @property
+    def description(self) -> Sequence[Sequence[Any]] | None:
+        """The columns, the name of each first; None if the statement gives no rows."""
+
+    def fetchall(self) -> Rows:
+        """The rows."""
 
 
 class Engine(Protocol):
     """One kind of database. Each thread that calls `join` has a connection of its own.
 
     A unit of work reaches it as `tables.bound`; what `tables.py` and the migrations call there is part of it, too:
-    `row_lock`, `announce`, `row_id_constraints`, `create_search_index`, `matching`.
+    `row_lock`, `announce`, `row_id_constraints`, `octets`, `create_search_index`, `matching`.
     """
 
     readers: int
@@ -61,6 +72,9 @@ class Engine(Protocol):
 
     def follow(self, watch: Watch) -> None:
         """The thread that tells those who watch what units of work have announced, until the watch is closed."""
+
+    def run(self, sql: str, parameters: Sequence[object] = ()) -> Cursor:
+        """Runs a statement in the calling thread's connection, with `?` for each parameter."""
 
     # --- copying all of it, in the calling thread, which has called `connection_context` (see `copy.py`) --------------
 

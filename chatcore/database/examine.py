@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import attrs
@@ -78,25 +77,19 @@ def examine_server(url: str) -> Server:
     """
     name, make = engine_for(url, durable=False)
     engine = make()
-    assert isinstance(engine, peewee.Database)  # noqa: S101  every engine is one; `connection_context` waits for nobody
     try:
         with engine.connection_context(), engine.unit(writes=False):
             before = time.time()
-            [(version, size, now)] = _rows(engine, _SERVER)
+            [(version, size, now)] = engine.rows(_SERVER)
             ahead = float(now) - (before + time.time()) / 2
-            tables = engine.get_tables()
+            tables = engine.own_tables()
             ours = f"{CORE}_migrations" in tables
-            applied = _rows(engine, f"SELECT name FROM {CORE}_migrations ORDER BY name") if ours else []  # noqa: S608
+            applied = engine.rows(f"SELECT name FROM {CORE}_migrations ORDER BY name") if ours else []  # noqa: S608
     except peewee.PeeweeException as error:
         raise engine.explain(error) from error
     if tables and not ours:
         raise DatabaseError(f"{name} is the database of another program", hint="give chatcore one of its own")
     return Server(name=name, version=version, size=size, ahead=ahead, migrations=[row[0] for row in applied])
-
-
-def _rows(engine: peewee.Database, sql: str) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = engine.execute_sql(sql).fetchall()  # type: ignore[no-untyped-call]  # peewee's stub
-    return rows
 
 
 def history(directory: Path = _CORE) -> Sequence[str]:

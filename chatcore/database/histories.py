@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import peewee
-from playhouse.migrations import Runner  # type: ignore[import-untyped]  # playhouse has no type hints
 
 from chatcore.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from playhouse.migrations import Runner  # type: ignore[import-untyped]  # playhouse has no type hints
 
 CORE = "chatcore"
 """The name of the core's own history."""
 
-Runners: TypeAlias = Mapping[str, Runner]
-"""What runs the migrations of each history."""
+Runners: TypeAlias = "Mapping[str, Runner]"
+"""What runs the migrations of each history that is not up to date."""
 Failed: TypeAlias = dict[str, DatabaseError]
 """The histories of plugins that cannot be used, with the reason."""
 
@@ -21,16 +23,18 @@ Failed: TypeAlias = dict[str, DatabaseError]
 def usable(
     database: peewee.Database, directories: Mapping[str, Path], newer: Callable[[str, Sequence[str]], DatabaseError]
 ) -> tuple[Runners, Failed]:
-    """The histories whose migrations this version knows, and the others, with what `newer` makes of their name and the
-    unknown migrations.
+    """The histories in which something is due and whose migrations this version knows, and those with others, with what
+    `newer` makes of their name and the unknown migrations.
 
     Raises:
-        DatabaseError: the core's is one of the others.
+        DatabaseError: the core's has others.
     """
     runners: dict[str, Runner] = {}
     failed: Failed = {}
     for name, directory in directories.items():
-        runner = Runner(database, str(directory), table_name=f"{name}_migrations")
+        if _is_up_to_date(database, name, directory):
+            continue
+        runner = _runner(database, name, directory)
         if unknown := [entry.name for entry in runner.status() if entry.path is None]:
             failed[name] = newer(name, unknown)
         else:
@@ -38,6 +42,26 @@ def usable(
     if CORE in failed:
         raise failed[CORE]
     return runners, failed
+
+
+def _is_up_to_date(database: peewee.Database, name: str, directory: Path) -> bool:
+    """Whether exactly the migrations of a directory were run, as nearly always. A start then does without the runner,
+    which takes longer to import than the database to open."""
+    if not database.table_exists(_table(name)):
+        return False
+    history = peewee.Table(_table(name))
+    applied = {row[0] for row in history.select(history.c.name).tuples().execute(database)}
+    return applied == {path.stem for path in directory.glob("[0-9]*.py")}
+
+
+def _runner(database: peewee.Database, name: str, directory: Path) -> "Runner":
+    from playhouse.migrations import Runner  # noqa: PLC0415  slow, see above
+
+    return Runner(database, str(directory), table_name=_table(name))
+
+
+def _table(name: str) -> str:
+    return f"{name}_migrations"
 
 
 def pending(runners: Runners) -> str | None:
@@ -51,7 +75,7 @@ def run(database: peewee.Database, runners: Runners) -> Failed:
     return dict(filter(None, (_run_one(database, name, runner) for name, runner in runners.items())))
 
 
-def _run_one(database: peewee.Database, name: str, runner: Runner) -> tuple[str, DatabaseError] | None:
+def _run_one(database: peewee.Database, name: str, runner: "Runner") -> tuple[str, DatabaseError] | None:
     try:
         with database.atomic():
             runner.up()

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection
 from datetime import UTC, datetime
-from functools import partial
 
 import attrs
 
 from chatcore.database import tables
 from chatcore.database.handle import Database
+from chatcore.database.repository import writes
 
 
 @attrs.frozen
@@ -16,21 +16,19 @@ class Jobs:
 
     database: Database
 
-    async def claim(self, job: str, worker: str, until: datetime, dead_workers: Collection[str] = ()) -> bool:
+    @writes
+    def claim(self, job: str, worker: str, until: datetime, dead_workers: Collection[str] = ()) -> bool:
         """Whether the job is this worker's until then: nobody does it, or who did it has been silent for too long, or
         is known to be dead, or is this worker."""
-        return await self.database.write(partial(_claim, job, worker, until, tuple(dead_workers)))
+        table = tables.Job
+        free = (table.until < datetime.now(UTC)) | table.worker.in_((worker, *dead_workers))
+        row = {table.name: job, table.worker: worker, table.until: until}
+        taken = table.insert(row).on_conflict(
+            conflict_target=[table.name], update={table.worker: worker, table.until: until}, where=free
+        )
+        return bool(tables.fetch(taken.returning(table.name)))
 
-    async def release(self, worker: str) -> None:
+    @writes
+    def release(self, worker: str) -> None:
         """Leaves this worker's jobs to the others."""
-        await self.database.write(lambda: tables.Job.delete().where(tables.Job.worker == worker).execute())
-
-
-def _claim(job: str, worker: str, until: datetime, dead_workers: tuple[str, ...]) -> bool:
-    table = tables.Job
-    free = (table.until < datetime.now(UTC)) | table.worker.in_((worker, *dead_workers))
-    row = {table.name: job, table.worker: worker, table.until: until}
-    taken = table.insert(row).on_conflict(
-        conflict_target=[table.name], update={table.worker: worker, table.until: until}, where=free
-    )
-    return bool(tables.fetch(taken.returning(table.name)))
+        tables.Job.delete().where(tables.Job.worker == worker).execute()

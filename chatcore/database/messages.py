@@ -1,8 +1,8 @@
 """Messages as rows: how one is stored, read, and found on its path."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import msgspec
@@ -10,29 +10,21 @@ import msgspec
 from chatcore.database import tables
 from chatcore.database.tree import Node, surviving_ancestor
 from chatcore.errors import NotFound
-from chatcore.tools import JsonObject
-from chatcore.types import Message, StoredMessage
+from chatcore.types import Message, MessageRecord, StoredMessage
 
 
 @attrs.frozen(kw_only=True)
-class NewMessage:
-    """A message to be stored. Its fields are those of `StoredMessage` that the caller knows; see there."""
+class NewMessage(MessageRecord):
+    """A message to be stored."""
 
-    message: Message
-    state: Literal["complete", "partial", "pending"] = "complete"
-    run_id: str | None = None
-    client_message_id: str | None = None
-    parent_client_message_id: str | None = None
-    model: str | None = None
-    provider: str | None = None
-    finish_reason: str | None = None
-    generation_id: str | None = None
-    usage: JsonObject | None = None
-    routing: JsonObject | None = None
-    tool_name: str | None = None
-    is_error: bool = False
-    metadata: JsonObject = attrs.field(factory=dict)
+    @property
+    def size(self) -> int:
+        """What it adds to the size of its conversation."""
+        return _size(*_content(self))
 
+
+VALUE = 32
+"""What each value of the JSON in `body` counts beside its bytes: it takes more than these in memory."""
 
 _COLUMNS = "m.id, m.parent_id, m.role, m.state, m.text, m.body, m.run_id, m.client_id, m.parent_client_id, m.created_at"
 _INSERT = """
@@ -48,6 +40,7 @@ _PATH = f"""
     SELECT {_COLUMNS} FROM path JOIN message AS m ON m.id = path.id ORDER BY m.id
 """  # noqa: S608  a constant of ours
 _TREE = f"SELECT {_COLUMNS} FROM message AS m WHERE m.conversation_id = ? ORDER BY m.id"  # noqa: S608  a constant of ours
+_TREE_OF_RUN = _TREE.replace("ORDER BY", "AND m.run_id = ? ORDER BY")
 _ONE = f"""
     SELECT c.id AS conversation, {_COLUMNS} FROM conversation AS c JOIN message AS m ON m.conversation_id = c.key
     WHERE m.id = ? AND c.owner = ?
@@ -57,34 +50,30 @@ _ONE = f"""
 # What has no column of its own goes into `body`: fields of the message under the key `message`, the others beside it.
 # Only what is not as in a blank message is written.
 _BLANK = NewMessage(message=Message(role="user"))
+_BEFORE_VALUES = ",[{"
 _INNER = [field.name for field in attrs.fields(Message) if field.name not in ("role", "content")]
-_OUTER = [
-    "model",
-    "provider",
-    "finish_reason",
-    "generation_id",
-    "usage",
-    "routing",
-    "tool_name",
-    "is_error",
-    "metadata",
-]
+_COLUMNED = ("message", "state", "run_id", "client_message_id", "parent_client_message_id")
+_OUTER = [field.name for field in attrs.fields(MessageRecord) if field.name not in _COLUMNED]
 
 
 def append(
     key: int, conversation_id: str, parent: int | None, messages: Sequence[NewMessage], now: datetime
-) -> tuple[StoredMessage, ...]:
-    """Stores messages of a conversation, each the child of the one before."""
+) -> tuple[tuple[StoredMessage, ...], int]:
+    """Stores messages of a conversation, each the child of the one before. Gives them and their size."""
     stored = []
+    size = 0
     for new in messages:
         message = new.message
+        text, body = _content(new)
+        size += _size(text, body)
         [(row_id,)] = tables.execute(
             _INSERT,
             key,
             parent,
             message.role,
             new.state,
-            *_content(new),
+            text,
+            body,
             new.run_id,
             new.client_message_id,
             new.parent_client_message_id,
@@ -95,13 +84,17 @@ def append(
             StoredMessage(id=row_id, conversation_id=conversation_id, parent_id=parent, created_at=now, **fields)
         )
         parent = row_id
-    return tuple(stored)
+    return tuple(stored), size
 
 
-def replace(stored: StoredMessage) -> None:
+def replace(old: StoredMessage, new: StoredMessage) -> None:
     """Writes a message, its state and what stands beside it over its row."""
+    text, body = _content(new)
+    tables.execute("UPDATE message SET state = ?, text = ?, body = ? WHERE id = ?", new.state, text, body, new.id)
     tables.execute(
-        "UPDATE message SET state = ?, text = ?, body = ? WHERE id = ?", stored.state, *_content(stored), stored.id
+        'UPDATE conversation SET size = size + ? WHERE "key" = (SELECT conversation_id FROM message WHERE id = ?)',
+        _size(text, body) - _size(*_content(old)),
+        new.id,
     )
 
 
@@ -111,9 +104,10 @@ def path(key: int, conversation_id: str, leaf: int | None) -> tuple[StoredMessag
     return tuple(_stored(conversation_id, *row) for row in found)
 
 
-def tree(key: int, conversation_id: str) -> tuple[StoredMessage, ...]:
-    """All messages, the oldest first."""
-    return tuple(_stored(conversation_id, *row) for row in tables.rows(tables.Message, _TREE, key))
+def tree(key: int, conversation_id: str, run_id: str | None = None) -> tuple[StoredMessage, ...]:
+    """All messages, or all of a run, the oldest first."""
+    found = tables.rows(tables.Message, *((_TREE, key) if run_id is None else (_TREE_OF_RUN, key, run_id)))
+    return tuple(_stored(conversation_id, *row) for row in found)
 
 
 def one(owner: str, message_id: int) -> StoredMessage:
@@ -154,17 +148,27 @@ def nodes(key: int) -> dict[int, Node]:
     return {row[0]: Node(*row) for row in found}
 
 
-def remove(nodes: Mapping[int, Node], gone: frozenset[int]) -> None:
-    """Deletes messages; those below them that stay move up to the nearest above that stays."""
+def remove(nodes: Mapping[int, Node], gone: frozenset[int]) -> int:
+    """Deletes messages, and gives their size; those below them that stay move up to the nearest above that stays."""
     for node in nodes.values():
         if node.id not in gone and node.parent_id in gone:
             above = surviving_ancestor(nodes, gone, node.parent_id)
             tables.execute("UPDATE message SET parent_id = ? WHERE id = ?", above, node.id)
     # A parent is older than its children, so none is deleted before them.
-    tables.execute_many("DELETE FROM message WHERE id = ?", [(row_id,) for row_id in sorted(gone, reverse=True)])
+    delete = f"DELETE FROM message WHERE id = ? RETURNING {size_in_sql(tables.bound.octets)}"  # noqa: S608  ours
+    return sum(tables.execute(delete, row_id)[0][0] for row_id in sorted(gone, reverse=True))
 
 
-def _content(value: NewMessage | StoredMessage) -> tuple[str | None, str | None]:
+def size_in_sql(octets: Callable[[str], str]) -> str:
+    """The size of a message's row, as SQL. `octets` makes the SQL for the bytes of a text."""
+    body = without = "CAST(body AS TEXT)"
+    for mark in _BEFORE_VALUES:
+        without = f"replace({without}, '{mark}', '')"
+    values = f"length({body}) - length({without})"
+    return f"COALESCE({octets('text')}, 0) + COALESCE({octets(body)} + {VALUE} * ({values}), 0)"
+
+
+def _content(value: MessageRecord) -> tuple[str | None, str | None]:
     """The columns `text` and `body`."""
     message = value.message
     body = _given(value, _BLANK, _OUTER)
@@ -175,6 +179,22 @@ def _content(value: NewMessage | StoredMessage) -> tuple[str | None, str | None]
     if inner:
         body["message"] = inner
     return text, tables.json_text(body) if body else None
+
+
+def json_size(value: object) -> int:
+    """The size of a JSON value: its bytes, and some more for each value in it."""
+    return _size(None, tables.json_text(value))
+
+
+def _size(text: str | None, body: str | None) -> int:
+    size = _octets(text or "")
+    if body:
+        size += _octets(body) + VALUE * sum(map(body.count, _BEFORE_VALUES))
+    return size
+
+
+def _octets(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _given(value: object, blank: object, names: Sequence[str]) -> dict[str, Any]:

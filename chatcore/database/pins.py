@@ -1,13 +1,13 @@
 """The definitions of tools that are trusted: those that each tool of a source had when it was first used."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import attrs
 import peewee
 
 from chatcore.database import tables
 from chatcore.database.handle import Database
+from chatcore.database.repository import reads, writes
 from chatcore.errors import Conflict, NotFound
 from chatcore.tools import JsonObject, Tool
 
@@ -31,42 +31,44 @@ class Pins:
 
     database: Database
 
-    async def all(self) -> Sequence[Pin]:
+    @reads
+    def all(self) -> Sequence[Pin]:
         """All pins, by source and name."""
-        return await self.database.read(_pins)
+        return _pins()
 
-    async def see(self, tools: Sequence[Tool]) -> Sequence[Pin]:
+    @writes
+    def see(self, tools: Sequence[Tool]) -> Sequence[Pin]:
         """The pins of tools of sources. One that has none is pinned as it is; one that has changed is noted."""
-        return await self.database.write(partial(_see, tools))
+        tables.execute_many(
+            "INSERT INTO tool_pin (source, name, definition, fingerprint) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            [(tool.source, tool.name, tables.json_text(tool.definition), tool.fingerprint) for tool in tools],
+        )
+        now = {(tool.source, tool.name): tool for tool in tools}
+        return [_noted(pin, now[pin.source, pin.name]) for pin in _pins() if (pin.source, pin.name) in now]
 
-    async def accept(self, source: str, name: str, fingerprint: str) -> Pin:
+    @writes
+    def accept(self, source: str, name: str, fingerprint: str) -> Pin:
         """Trusts the changed definition of a tool from now on. `fingerprint` says which one was looked at.
 
         Raises:
             NotFound: there is no such tool.
             Conflict: it has no changed definition, or by now another one.
         """
-        return await self.database.write(partial(_accept, source, name, fingerprint))
-
-
-_NAMES = [field.name for field in attrs.fields(Pin)]
+        found = _pins(tables.ToolPin.source == source, tables.ToolPin.name == name)
+        if not found:
+            raise NotFound(f"there is no tool {name!r} of {source!r}", hint="see 'chatcore tools list'")
+        pin = found[0]
+        if pin.changed is None or pin.changed_fingerprint != fingerprint:
+            raise Conflict("the tool has another definition by now", hint="look at it again")
+        return _write(
+            attrs.evolve(pin, definition=pin.changed, fingerprint=fingerprint, changed=None, changed_fingerprint=None)
+        )
 
 
 def _pins(*conditions: peewee.Expression) -> list[Pin]:
     pin = tables.ToolPin
-    query = pin.select(*(getattr(pin, name) for name in _NAMES)).order_by(pin.source, pin.name)
-    rows = tables.fetch(tables.locking(query.where(*conditions) if conditions else query))
-    return [Pin(**dict(zip(_NAMES, row, strict=True))) for row in rows]
-
-
-def _see(tools: Sequence[Tool]) -> Sequence[Pin]:
-    tables.execute_many(
-        "INSERT INTO tool_pin (source, name, definition, fingerprint) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [(tool.source, tool.name, tables.json_text(tool.definition), tool.fingerprint) for tool in tools],
-    )
-    now = {(tool.source, tool.name): tool for tool in tools}
-    pins = [_noted(pin, now[pin.source, pin.name]) for pin in _pins() if (pin.source, pin.name) in now]
-    return pins
+    query = pin.select(*tables.columns(Pin, pin).values()).order_by(pin.source, pin.name)
+    return tables.records(Pin, tables.locking(query.where(*conditions) if conditions else query))
 
 
 def _noted(pin: Pin, tool: Tool) -> Pin:
@@ -76,18 +78,6 @@ def _noted(pin: Pin, tool: Tool) -> Pin:
     if changed[1] == pin.changed_fingerprint:
         return pin
     return _write(attrs.evolve(pin, changed=changed[0], changed_fingerprint=changed[1]))
-
-
-def _accept(source: str, name: str, fingerprint: str) -> Pin:
-    found = _pins(tables.ToolPin.source == source, tables.ToolPin.name == name)
-    if not found:
-        raise NotFound(f"there is no tool {name!r} of {source!r}", hint="see 'chatcore tools list'")
-    pin = found[0]
-    if pin.changed is None or pin.changed_fingerprint != fingerprint:
-        raise Conflict("the tool has another definition by now", hint="look at it again")
-    return _write(
-        attrs.evolve(pin, definition=pin.changed, fingerprint=fingerprint, changed=None, changed_fingerprint=None)
-    )
 
 
 def _write(pin: Pin) -> Pin:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,10 @@ class Postgres(peewee.PostgresqlDatabase):
         """None are needed: a sequence gives no number twice."""
         return []
 
+    def octets(self, text: str) -> str:
+        """The SQL for how many bytes a text has."""
+        return f"octet_length({text})"
+
     # --- connections --------------------------------------------------------------------------------------------------
 
     def _connect(self) -> Session:
@@ -371,6 +376,9 @@ class Postgres(peewee.PostgresqlDatabase):
                 return
         self._disconnect()
 
+    def run(self, sql: str, parameters: Sequence[object] = ()) -> "psycopg.Cursor[tuple[Any, ...]]":
+        return self._session.execute(_with_places(sql), parameters)
+
     def rest(self) -> None:
         """Nothing: those who write do not keep each other out."""
 
@@ -419,7 +427,7 @@ class Postgres(peewee.PostgresqlDatabase):
         return histories.shape(self, table)
 
     def rows(self, sql: str) -> Rows:
-        return self._session.execute(sql.encode()).fetchall()
+        return self.run(sql).fetchall()
 
     def portable_rows(self, table: str) -> Iterator[Rows]:
         columns, order, _ = self.shape(table)
@@ -475,6 +483,12 @@ class Postgres(peewee.PostgresqlDatabase):
             "SELECT string_agg('''' || lexeme || ''':*', ' & ')::tsquery FROM unnest(chatcore_words(%s::text)) AS word"
         )
         return peewee.SQL(f"({found} @@ ({pattern}))", (" ".join(words),))
+
+
+@lru_cache(1000)
+def _with_places(sql: str) -> bytes:
+    """A statement with psycopg's places for the parameters."""
+    return sql.replace("%", "%%").replace("?", "%s").encode()
 
 
 def _hear(connection: Session, watch: Watch) -> None:

@@ -2,33 +2,34 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 import attrs
 import peewee
 
 from chatcore.database import runs, tables
 from chatcore.database.handle import Database
+from chatcore.database.repository import reads, writes
 from chatcore.errors import Conflict, NotFound
-from chatcore.tools import JsonObject, QuestionAction, QuestionAnswer
-from chatcore.types import Principal
+from chatcore.tools import QuestionAction, QuestionAnswer
+from chatcore.types import Principal, QuestionAsked
 
 
 @attrs.frozen(kw_only=True)
-class AskedQuestion:
+class AskedQuestion(QuestionAsked):
     """A question of a running call. The `digest` stands for all of it: who answers repeats it."""
 
-    id: str
     run_id: str
     conversation_id: str
-    call_id: str
-    asker: str
-    message: str
-    form: JsonObject
-    url: str | None
-    digest: str
-    expires_at: datetime
     action: QuestionAction | None = None
+
+
+_COLUMNS = tables.columns(
+    AskedQuestion,
+    tables.Question,
+    question_id=tables.Question.id,
+    run_id=tables.Question.run,
+    conversation_id=tables.Conversation.id,
+)
 
 
 @attrs.frozen
@@ -38,53 +39,80 @@ class Questions:
 
     database: Database
 
-    async def open(self, principal: Principal, run_id: str | None = None) -> Sequence[AskedQuestion]:
+    @reads
+    def open(self, principal: Principal, run_id: str | None = None) -> Sequence[AskedQuestion]:
         """What somebody can answer now, the oldest first: of a run, or of all."""
-        return await self.database.read(partial(_open, principal.id, run_id))
+        run = tables.Run
+        return _questions(run.owner == principal.id, _waits(), *([] if run_id is None else [run.id == run_id]))
 
-    async def get(self, principal: Principal, run_id: str, question_id: str) -> AskedQuestion:
+    @reads
+    def get(self, principal: Principal, run_id: str, question_id: str) -> AskedQuestion:
         """A question, answered or not.
 
         Raises:
             NotFound: there is none, or it is somebody else's.
         """
-        return await self.database.read(partial(_get, principal.id, run_id, question_id))
+        return _get(principal.id, run_id, question_id)
 
-    async def answer(self, principal: Principal, asked: AskedQuestion, answer: QuestionAnswer) -> AskedQuestion:
+    @writes
+    def answer(self, principal: Principal, asked: AskedQuestion, answer: QuestionAnswer) -> AskedQuestion:
         """Answers a question, once and for all, and tells the worker of its run.
 
         Raises:
             NotFound: it was deleted meanwhile.
             Conflict: it was answered, or waits no longer.
         """
-        return await self.database.write(partial(_answer, principal.id, asked, answer))
+        question = tables.Question
+        found = _get(principal.id, asked.run_id, asked.question_id)
+        if found.action is not None:
+            raise Conflict("this question was answered already")
+        if found.expires_at <= datetime.now(UTC):
+            raise Conflict("it is too late: the question has expired")
+        if not _questions(question.id == asked.question_id, _waits()):
+            raise Conflict("this question does not wait for an answer any more")
+        answered = question.update(action=answer.action, content=answer.content)
+        open_ = question.id == asked.question_id, question.action.is_null(), ~question.closed
+        if not answered.where(*open_).execute():
+            raise Conflict("this question was answered already")
+        runs.signal((asked.run_id,), "decided", datetime.now(UTC) + timedelta(minutes=1))
+        return attrs.evolve(found, action=answer.action)
 
-    async def ask(self, question: AskedQuestion) -> None:
+    @writes
+    def ask(self, question: AskedQuestion) -> None:
         """Stores a question. Raises RunLost: the run is another worker's."""
-        await self.database.write(partial(_ask, question, self.database.worker))
+        runs.hold(question.run_id, self.database.worker)
+        tables.insert(tables.Question, question, _COLUMNS)
 
-    async def take(self, question_id: str) -> QuestionAnswer | None:
-        """The answer, which is kept no longer. None: there is none yet."""
-        return await self.database.write(partial(_take, question_id))
+    @reads
+    def answered(self, question_id: str) -> QuestionAnswer | None:
+        """The answer. None: there is none yet."""
+        question = tables.Question
+        query = question.select(question.action, question.content)
+        found = tables.fetch(query.where(question.id == question_id, question.action.is_null(False)))
+        return QuestionAnswer(action=found[0][0], content=found[0][1] or {}) if found else None
 
-    async def close(self, question_id: str) -> None:
-        """Nobody waits for an answer any more."""
-        await self.database.write(partial(_close, tables.Question.id == question_id))
+    @writes
+    def close(self, question_id: str) -> None:
+        """Nobody waits for an answer any more. What was filled in is kept no longer."""
+        _close(tables.Question.id == question_id)
 
-    async def close_all(self, run_id: str) -> None:
+    @writes
+    def close_all(self, run_id: str) -> None:
         """As `close`, for all of a run."""
-        await self.database.write(partial(_close, tables.Question.run == run_id))
-
-
-_NAMES = [field.name for field in attrs.fields(AskedQuestion)]
+        _close(tables.Question.run == run_id)
 
 
 def _questions(*conditions: peewee.Expression) -> list[AskedQuestion]:
-    question, run, conversation = tables.Question, tables.Run, tables.Conversation
-    elsewhere = {"run_id": question.run, "conversation_id": conversation.id}
-    columns = [elsewhere.get(name) or getattr(question, name) for name in _NAMES]
-    query = question.select(*columns).join(run).join(conversation).where(*conditions).order_by(question.expires_at)
-    return [AskedQuestion(**dict(zip(_NAMES, row, strict=True))) for row in tables.fetch(query)]
+    question = tables.Question
+    query = question.select(*_COLUMNS.values()).join(tables.Run).join(tables.Conversation).where(*conditions)
+    return tables.records(AskedQuestion, query.order_by(question.expires_at))
+
+
+def _get(owner: str, run_id: str, question_id: str) -> AskedQuestion:
+    found = _questions(tables.Run.owner == owner, tables.Run.id == run_id, tables.Question.id == question_id)
+    if not found:
+        raise NotFound("Question not found")
+    return found[0]
 
 
 def _waits() -> peewee.Expression:
@@ -98,55 +126,6 @@ def _waits() -> peewee.Expression:
         & (run.lease_until > now)
     )
     return waits
-
-
-def _open(owner: str, run_id: str | None) -> Sequence[AskedQuestion]:
-    run = tables.Run
-    return _questions(run.owner == owner, _waits(), *([run.id == run_id] if run_id is not None else []))
-
-
-def _get(owner: str, run_id: str, question_id: str) -> AskedQuestion:
-    found = _questions(tables.Run.owner == owner, tables.Run.id == run_id, tables.Question.id == question_id)
-    if not found:
-        raise NotFound("Question not found")
-    return found[0]
-
-
-def _answer(owner: str, asked: AskedQuestion, answer: QuestionAnswer) -> AskedQuestion:
-    question = tables.Question
-    found = _get(owner, asked.run_id, asked.id)
-    if found.action is not None:
-        raise Conflict("this question was answered already")
-    if found.expires_at <= datetime.now(UTC):
-        raise Conflict("it is too late: the question has expired")
-    if not _questions(question.id == asked.id, _waits()):
-        raise Conflict("this question does not wait for an answer any more")
-    answered = question.update(action=answer.action, content=answer.content).where(
-        question.id == asked.id, question.action.is_null(), ~question.closed
-    )
-    if not answered.execute():
-        raise Conflict("this question was answered already")
-    runs.signal((asked.run_id,), "decided", datetime.now(UTC) + timedelta(minutes=1))
-    return attrs.evolve(found, action=answer.action)
-
-
-def _ask(asked: AskedQuestion, worker: str) -> None:
-    runs.hold(asked.run_id, worker)
-    fields = attrs.asdict(asked, recurse=False, filter=lambda field, _: field.name != "conversation_id")
-    tables.Question.insert(**{**fields, "run": fields.pop("run_id")}).execute()
-
-
-def _take(question_id: str) -> QuestionAnswer | None:
-    question = tables.Question
-    found = tables.fetch(
-        question.select(question.action, question.content).where(
-            question.id == question_id, question.action.is_null(False)
-        )
-    )
-    if not found:
-        return None
-    question.update(content=None, closed=True).where(question.id == question_id).execute()
-    return QuestionAnswer(action=found[0][0], content=found[0][1] or {})
 
 
 def _close(condition: peewee.Expression) -> None:

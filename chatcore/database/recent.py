@@ -21,6 +21,7 @@ class RecentDocuments:
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
         self._known: dict[tuple[str, str, str], tuple[float, Any]] = {}
+        self._changes = 0
 
     async def get(self, principal: Principal, namespace: str, key: str) -> Any:
         """A document, or None if there is none."""
@@ -28,10 +29,12 @@ class RecentDocuments:
         known = self._known.get(place)
         if known is not None and known[0] > time.monotonic():
             return known[1]
+        changes = self._changes
         document = await self._documents.get(principal, namespace, key)
-        if len(self._known) >= _MOST:
-            self._known.clear()
-        self._known[place] = (time.monotonic() + FRESH, document)
+        if changes == self._changes:  # else it may be what was there before a change
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            self._known[place] = (time.monotonic() + FRESH, document)
         return document
 
     async def update(self, principal: Principal, namespace: str, key: str, change: Callable[[Any], Any]) -> Any:
@@ -39,11 +42,15 @@ class RecentDocuments:
         try:
             return await self._documents.update(principal, namespace, key, change)
         finally:
-            self._known.pop((principal.id, namespace, key), None)
+            self._forget(principal, namespace, key)
 
     async def delete(self, principal: Principal, namespace: str, key: str) -> bool:
         """As `Documents.delete`."""
         try:
             return await self._documents.delete(principal, namespace, key)
         finally:
-            self._known.pop((principal.id, namespace, key), None)
+            self._forget(principal, namespace, key)
+
+    def _forget(self, principal: Principal, namespace: str, key: str) -> None:
+        self._changes += 1
+        self._known.pop((principal.id, namespace, key), None)

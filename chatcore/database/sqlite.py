@@ -69,6 +69,10 @@ class Sqlite(peewee.SqliteDatabase):
         """For primary keys that clients see: the number of a deleted row is not given again."""
         return [peewee.SQL("AUTOINCREMENT")]
 
+    def octets(self, text: str) -> str:
+        """The SQL for how many bytes a text has."""
+        return f"length(CAST({text} AS BLOB))"
+
     # --- opening ------------------------------------------------------------------------------------------------------
 
     def prepare(self, core: Path, plugins: Mapping[str, Path]) -> Mapping[str, DatabaseError]:
@@ -193,8 +197,8 @@ class Sqlite(peewee.SqliteDatabase):
         bound.obj = None
 
     def unit(self, *, writes: bool) -> AbstractContextManager[object]:
-        transaction: AbstractContextManager[object] = self.atomic("IMMEDIATE") if writes else self.atomic()
-        return transaction
+        unit: AbstractContextManager[object] = self.transaction("IMMEDIATE" if writes else None)
+        return unit
 
     def rest(self) -> None:
         """A writer that always has something to write pauses now and then, or other processes would never come in."""
@@ -208,13 +212,29 @@ class Sqlite(peewee.SqliteDatabase):
 
     def begin(self, lock_type: str | None = None) -> None:
         """Begins a transaction; waits for other processes that write."""
-        _patiently(partial(super().begin, lock_type))
+        _patiently(partial(self._session.execute, f"BEGIN {lock_type}" if lock_type else "BEGIN"))
+
+    def commit(self) -> None:
+        """Commits."""
+        self._session.execute("COMMIT")
 
     def rollback(self) -> None:
         """Undoes the transaction, unless SQLite has done that by itself, as it does when it runs out of disk."""
-        connection: sqlite3.Connection = self.connection()  # type: ignore[no-untyped-call]  # peewee's stub
-        if connection.in_transaction:
+        if self._session.in_transaction:
             super().rollback()
+
+    @property
+    def _session(self) -> sqlite3.Connection:
+        """The calling thread's connection."""
+        connection: sqlite3.Connection = self.connection()  # type: ignore[no-untyped-call]  # peewee's stub
+        return connection
+
+    def run(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
+        # Not through peewee, which takes longer than SQLite for what every turn does.
+        for value in parameters:
+            if type(value) is str and "\0" in value:
+                raise nul_refused()
+        return self._session.execute(sql, parameters)
 
     def statement(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
         """Runs one statement in the calling thread's connection."""
@@ -246,7 +266,7 @@ class Sqlite(peewee.SqliteDatabase):
         known = None
         while not watch.closed:
             watch.until_awaited()
-            with suppress(peewee.PeeweeException):  # whoever is told and reads is told the cause
+            with suppress(*_FAULTS):  # whoever is told and reads is told the cause
                 self.join(writes=False)
                 seen = self.pragma("data_version")
                 if seen != known:
@@ -265,7 +285,7 @@ class Sqlite(peewee.SqliteDatabase):
         return histories.shape(self, table)
 
     def rows(self, sql: str) -> Rows:
-        return self.statement(sql).fetchall()
+        return self.run(sql).fetchall()
 
     def portable_rows(self, table: str) -> Iterator[Rows]:
         columns, order, _ = self.shape(table)
@@ -274,8 +294,7 @@ class Sqlite(peewee.SqliteDatabase):
             yield rows
 
     def insert_rows(self, table: str, columns: Sequence[str], rows: Rows) -> None:
-        connection: sqlite3.Connection = self.connection()  # type: ignore[no-untyped-call]  # peewee's stub
-        connection.executemany(insertion(table, columns, ["?"] * len(columns)), rows)
+        self._session.executemany(insertion(table, columns, ["?"] * len(columns)), rows)
 
     def row_ids(self) -> Mapping[str, int]:
         return dict(self.rows("SELECT name, seq FROM sqlite_sequence"))
@@ -346,7 +365,7 @@ def _patiently(work: Callable[[], object]) -> None:
     while True:
         try:
             work()
-        except peewee.OperationalError as error:
+        except (peewee.OperationalError, sqlite3.OperationalError) as error:
             if not _name(error).startswith("SQLITE_BUSY") or time.monotonic() > give_up:
                 raise
             time.sleep(_LOCK_PAUSE)

@@ -5,15 +5,20 @@ make these tables are in `migrations/`; a test holds the two together.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeVar
 
+import attrs
 import msgspec
 import peewee
 
+from chatcore.database.engine import Cursor
 from chatcore.errors import DatabaseError, RequestError
+
+R = TypeVar("R", bound=attrs.AttrsInstance)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -36,12 +41,13 @@ class ThreadDatabase(peewee.DatabaseProxy):
         _thread.database = database
 
     def __getattr__(self, name: str) -> Any:
-        if self.obj is None:
+        database = self.obj
+        if database is None:
             raise DatabaseError(
                 "a table was used outside a unit of work",
                 hint="put the query into a function, and that into 'await database.read(…)' or '.write(…)'",
             )
-        return super().__getattr__(name)
+        return getattr(database, name)
 
 
 bound = ThreadDatabase()
@@ -53,7 +59,7 @@ def execute(sql: str, *parameters: object) -> list[tuple[Any, ...]]:
     For what every turn runs, in SQL that all databases know: peewee takes longer to build such a statement than the
     database to run it.
     """
-    cursor = bound.execute_sql(sql.replace("?", bound.param), parameters)
+    cursor: Cursor = bound.run(sql, parameters)
     return cursor.fetchall() if cursor.description else []
 
 
@@ -62,14 +68,46 @@ def execute_many(sql: str, rows: Iterable[Sequence[object]]) -> None:
     bound.cursor().executemany(sql.replace("?", bound.param), rows)
 
 
-def rows(model: type[peewee.Model], sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+def rows(model: type[peewee.Model], sql: str, *parameters: object) -> list[list[Any]]:
     """As `execute`, with the columns named like the model's fields converted as these do it."""
-    return list(model.raw(sql.replace("?", bound.param), *parameters).tuples())
+    cursor: Cursor = bound.run(sql, parameters)
+    converters = _converters(model, tuple(column[0] for column in cursor.description or ()))
+    found = list(map(list, cursor.fetchall()))
+    for row in found:
+        for number, convert in converters:
+            row[number] = convert(row[number])
+    return found
+
+
+@cache
+def _converters(model: type[peewee.Model], names: Sequence[str]) -> Sequence[tuple[int, Callable[[Any], Any]]]:
+    """What converts the values of columns with these names, and the numbers of those columns."""
+    fields = {number: model._meta.fields.get(name) for number, name in enumerate(names)}  # noqa: SLF001  documented
+    kinds = (JsonField, Moment, peewee.BooleanField)  # the others are stored as they are
+    return [(number, field.python_value) for number, field in fields.items() if isinstance(field, kinds)]
 
 
 def fetch(query: Any) -> list[tuple[Any, ...]]:
     """Runs a query that peewee built and gives its rows as tuples, converted."""
     return list(query.tuples())
+
+
+def columns(cls: type[attrs.AttrsInstance], table: type["Table"], **others: Any) -> dict[str, Any]:
+    """The column for each field of an attrs class: that of the table with the same name, or the one of `others`."""
+    return {field.name: others.get(field.name) or getattr(table, field.name) for field in attrs.fields(cls)}
+
+
+def records(cls: type[R], query: Any) -> list[R]:
+    """As `fetch`, for a query of the `columns` of an attrs class: its rows as values of the class."""
+    names = [field.name for field in attrs.fields(cls)]
+    return [cls(**dict(zip(names, row, strict=True))) for row in fetch(query)]
+
+
+def insert(table: type["Table"], record: object, columns: Mapping[str, Any], **others: Any) -> None:
+    """Stores a value of an attrs class, as far as its `columns` are the table's; `others` are fields that it lacks, or
+    has in another form."""
+    fields = {column.name: getattr(record, name) for name, column in columns.items() if column.model is table}
+    table.insert(**{**fields, **others}).execute()
 
 
 def padded(values: Sequence[str]) -> Sequence[str]:
@@ -150,7 +188,7 @@ class Table(peewee.Model):
 
 class Conversation(Table):
     """`id` is the client's choice and unique for one owner only; `key` is what other rows point to. `leaf` is the
-    last message of the active path."""
+    last message of the active path. `size` is what all messages and files take (see `messages.py`)."""
 
     key = peewee.BigAutoField()
     id = peewee.TextField()
@@ -163,6 +201,7 @@ class Conversation(Table):
     leaf = peewee.BigIntegerField(null=True)
     created_at = Moment()
     updated_at = Moment()
+    size = peewee.BigIntegerField(default=0)
 
     class Meta:
         indexes = ((("owner", "id"), True), (("owner", "saved", "updated_at"), False))

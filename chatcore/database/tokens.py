@@ -11,6 +11,7 @@ import peewee
 
 from chatcore.database import tables
 from chatcore.database.handle import Database
+from chatcore.database.repository import reads, writes
 from chatcore.errors import Conflict, NotFound
 
 _ID_LENGTH = 11
@@ -48,13 +49,15 @@ class Tokens:
         await self.database.write(partial(_insert, record, _digest(token)))
         return record, token
 
-    async def list(self) -> Sequence[TokenRecord]:
+    @reads
+    def list(self) -> Sequence[TokenRecord]:
         """All tokens, also expired and revoked ones, the oldest first."""
-        return await self.database.read(_records)
+        return _records()
 
-    async def any(self) -> bool:
+    @reads
+    def any(self) -> bool:
         """Whether a token was made and not revoked. An expired one counts: its end opens no door."""
-        return await self.database.read(lambda: bool(_records(tables.Token.revoked_at.is_null())))
+        return bool(_records(tables.Token.revoked_at.is_null()))
 
     async def find(self, token: str) -> TokenRecord | None:
         """The record of a token that is good now, else None. Notes its use, to the minute."""
@@ -63,18 +66,32 @@ class Tokens:
             if record.revoked_at or (record.expires_at and record.expires_at <= now):
                 return None
             if record.last_used_at is None or now - record.last_used_at > _USE_NOTED_EVERY:
-                await self.database.write(partial(_note_use, record.id, now))
+                await self.database.write(partial(_note, record.id, last_used_at=now))
             return record
         return None
 
-    async def revoke(self, ref: str) -> TokenRecord:
+    @writes
+    def revoke(self, ref: str) -> TokenRecord:
         """Revokes the token whose id begins with `ref`, or that is `ref`.
 
         Raises:
             NotFound: there is none.
             Conflict: there are several.
         """
-        return await self.database.write(partial(_revoke, ref))
+        whole = _records(tables.Token.hash == _digest(ref))
+        meant = whole or [record for record in _records() if ref and record.id.startswith(ref)]
+        if not meant:
+            raise NotFound(f"no token begins with {ref[:_ID_LENGTH]!r}", hint="see 'chatcore tokens list'")
+        if len(meant) > 1:
+            raise Conflict(f"{len(meant)} tokens begin with {ref!r}", hint="write more of the one you mean")
+        if meant[0].revoked_at:
+            return meant[0]
+        now = datetime.now(UTC)
+        _note(meant[0].id, revoked_at=now)
+        return attrs.evolve(meant[0], revoked_at=now)
+
+
+_COLUMNS = tables.columns(TokenRecord, tables.Token, principal_id=tables.Token.owner)
 
 
 def _digest(token: str) -> bytes:
@@ -83,46 +100,15 @@ def _digest(token: str) -> bytes:
 
 
 def _insert(record: TokenRecord, digest: bytes) -> None:
-    tables.Token.insert(
-        id=record.id,
-        owner=record.principal_id,
-        name=record.name,
-        scopes=sorted(record.scopes),
-        hash=digest,
-        created_at=record.created_at,
-        expires_at=record.expires_at,
-    ).execute()
+    tables.insert(tables.Token, record, _COLUMNS, scopes=sorted(record.scopes), hash=digest)
 
 
 def _records(*conditions: peewee.Expression) -> Sequence[TokenRecord]:
     token = tables.Token
-    query = token.select(
-        token.id,
-        token.owner,
-        token.name,
-        token.scopes,
-        token.created_at,
-        token.expires_at,
-        token.last_used_at,
-        token.revoked_at,
-    ).order_by(token.created_at, token.id)
-    found = tables.fetch(query.where(*conditions) if conditions else query)
-    return [attrs.evolve(TokenRecord(*row), scopes=frozenset(row[3])) for row in found]
+    query = token.select(*_COLUMNS.values()).order_by(token.created_at, token.id)
+    found = tables.records(TokenRecord, query.where(*conditions) if conditions else query)
+    return [attrs.evolve(record, scopes=frozenset(record.scopes)) for record in found]
 
 
-def _note_use(token_id: str, now: datetime) -> None:
-    tables.Token.update(last_used_at=now).where(tables.Token.id == token_id).execute()
-
-
-def _revoke(ref: str) -> TokenRecord:
-    whole = _records(tables.Token.hash == _digest(ref))
-    meant = whole or [record for record in _records() if ref and record.id.startswith(ref)]
-    if not meant:
-        raise NotFound(f"no token begins with {ref[:_ID_LENGTH]!r}", hint="see 'chatcore tokens list'")
-    if len(meant) > 1:
-        raise Conflict(f"{len(meant)} tokens begin with {ref!r}", hint="write more of the one you mean")
-    if meant[0].revoked_at:
-        return meant[0]
-    now = datetime.now(UTC)
-    tables.Token.update(revoked_at=now).where(tables.Token.id == meant[0].id).execute()
-    return attrs.evolve(meant[0], revoked_at=now)
+def _note(token_id: str, **moments: datetime) -> None:
+    tables.Token.update(**moments).where(tables.Token.id == token_id).execute()

@@ -1,25 +1,15 @@
 """What the tests of the database share: an open database, and short ways to make what goes into it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from chatcore.database import Conversations, Database, Documents, NewMessage, NewRun, Runs
 from chatcore.tools import ToolCall
 from chatcore.types import Message, Principal
-
-
-@pytest_asyncio.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """An open database."""
-    database = Database(database_url)
-    await database.open()
-    yield database
-    await database.close()
 
 
 @pytest.fixture

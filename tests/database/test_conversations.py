@@ -8,10 +8,21 @@ from typing import Any
 
 import pytest
 
-from chatcore.database import Conversations, Database, LogRow, NewMessage, NewRun, Runs, tables
+from chatcore.database import (
+    AttachmentRecord,
+    Attachments,
+    Conversations,
+    Database,
+    LogRow,
+    NewMessage,
+    NewRun,
+    Runs,
+    tables,
+)
+from chatcore.database.messages import size_in_sql
 from chatcore.database.runs import set_state
 from chatcore.database.sqlite import Sqlite
-from chatcore.errors import Conflict, NotFound, RequestError
+from chatcore.errors import Conflict, NotFound, RequestError, TooLarge
 from chatcore.types import Message, Principal
 
 User = Callable[..., NewMessage]
@@ -256,17 +267,13 @@ async def test_automatic_title(begin: Any, user: User, conversations: Conversati
 
 
 async def test_title_of_the_user(begin: Any, user: User, conversations: Conversations, ann: Principal) -> None:
-    """What the user called a conversation stays, whatever a model thinks of it, unless that is forced."""
+    """What the user called a conversation stays, whatever a model thinks of it."""
     await begin(user("Hello"))
     assert (await conversations.set_ai_title(ann, "c", "Greeting")).title_source == "ai"
     chosen = await conversations.update(ann, "c", title=" Mine ")
     assert (chosen.title, chosen.title_source) == ("Mine", "user")
     assert await conversations.set_ai_title(ann, "c", "Greeting") == chosen
-    forced = await conversations.set_ai_title(ann, "c", "Greeting", force=True)
-    assert (forced.title, forced.title_source) == ("Greeting", "ai")
-    cleared = await conversations.update(ann, "c", title=None)
-    assert (cleared.title, cleared.title_source) == (None, "auto")
-    assert (await begin(user("Anew"))).conversation.title == "Anew"
+    assert await conversations.update(ann, "c", title="  ") == chosen
 
 
 async def test_saving(conversations: Conversations, ann: Principal) -> None:
@@ -281,7 +288,7 @@ async def test_saving(conversations: Conversations, ann: Principal) -> None:
     assert await conversations.save(ann, "c") == saved
     assert await conversations.save(ann, "c", title="  ") == saved
     assert await conversations.get(ann, "c") == saved
-    assert (await conversations.save(ann, "c", llm_settings=None)).llm_settings is None
+    assert await conversations.save(ann, "c", llm_settings=None) == saved
     unsaved = await conversations.unsave(ann, "c")
     assert (unsaved.saved, unsaved.title) == (False, "Mine")
     assert await conversations.update(ann, "c", llm_settings={"a": 1}) == await conversations.get(ann, "c")
@@ -437,3 +444,103 @@ async def test_text_that_is_none(begin: Any, user: User, conversations: Conversa
             await work
     begun = await begin(user("nul \0 and \N{GRINNING FACE}"))
     assert begun.path == await conversations.path(ann, "c")
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def attachment(size: int) -> AttachmentRecord:
+    """A file of the conversation `c`."""
+    return AttachmentRecord(
+        id="a",
+        conversation_id="c",
+        blob="c/a",
+        media_type="image/png",
+        filename="image.png",
+        size=size,
+        created_at=datetime.now(UTC),
+    )
+
+
+async def sizes(database: Database) -> list[tuple[int, int]]:
+    """What each conversation is said to take, and what its rows take."""
+
+    def look() -> list[tuple[int, int]]:
+        messages = f'SELECT SUM({size_in_sql(tables.bound.octets)}) FROM message WHERE conversation_id = c."key"'
+        files = 'SELECT SUM(a.size / 3 * 4) FROM attachment AS a WHERE a.conversation_id = c."key"'
+        found = tables.execute(
+            f'SELECT size, COALESCE(({messages}), 0) + COALESCE(({files}), 0) FROM conversation AS c ORDER BY "key"'
+        )
+        return [(said, int(taken)) for said, taken in found]
+
+    return await database.read(look)
+
+
+async def test_a_conversation_knows_its_size(
+    begin: Any, user: User, answer: Answer, conversations: Conversations, database: Database, ann: Principal
+) -> None:
+    """Whatever is added to it, filled in, or deleted: bytes, not characters, and 32 for each value of its JSON."""
+    first = await begin(user("Grüß dich ☕"))
+    assert first.conversation.size == len("Grüß dich ☕".encode())
+    stored = await conversations.add_answer(ann, "c", first.path[-1].id, answer("Aha.", "look", "think"))
+    await conversations.finish_tool(
+        ann, stored[1].id, "tea " * 100, is_error=False, metadata={"parts": [{"type": "text", "text": "☕, [{,"}]}
+    )
+    await Attachments(database).add(ann, attachment(size=3000))
+    parts = ({"type": "text", "text": "☕"}, {"type": "image_url", "image_url": {"url": "data:,"}})
+    second = await begin(user(parts, client_message_id="two"), user("again\0"))
+    [(size, taken)] = await sizes(database)
+    assert size == taken > 4000 + 32 * 10
+    assert (await conversations.get(ann, "c")).size == size == second.conversation.size
+    await conversations.delete_message(ann, "c", "two")
+    [(smaller, taken)] = await sizes(database)
+    assert size > smaller == taken
+    await conversations.delete_message(ann, "c", str(first.path[0].id))
+    assert [said == taken for said, taken in await sizes(database)] == [True]
+
+
+async def test_sizes_of_what_is_there_already(
+    begin: Any, user: User, conversations: Conversations, database: Database, ann: Principal
+) -> None:
+    """The migration that adds them counts what every conversation has."""
+    await begin(user("Grüß dich ☕"), user(({"type": "text", "text": "and, [again]"},)))
+    await Attachments(database).add(ann, attachment(size=10))
+    await conversations.save(ann, "empty")
+    before = await sizes(database)
+
+    def forget() -> None:
+        tables.execute("ALTER TABLE conversation DROP COLUMN size")
+        tables.execute("DELETE FROM chatcore_migrations WHERE name = '0007_sizes'")
+
+    await database.write(forget)
+    await database.close()
+    await database.open()
+    assert await sizes(database) == before
+    assert before[0][0] == before[0][1] > before[1][0] == 0
+
+
+async def test_whoever_begins_is_asked_about_a_large_conversation(
+    begin: Any, user: User, conversations: Conversations, ann: Principal, new_run: MakeRun
+) -> None:
+    """With its size, as long as that is more than it was. Who says no leaves everything as it was."""
+    asked: list[int] = []
+
+    def refuse(size: int) -> None:
+        asked.append(size)
+        raise TooLarge("too large")
+
+    begun = await begin(user("x" * 1000))
+    for small, admit in ((1000, refuse), (999, asked.append)):
+        await conversations.begin(
+            ann, conversation_id="c", messages=[user("y")], run=new_run(), small=small, admit=admit
+        )
+    assert asked == [1001]
+    with pytest.raises(TooLarge):
+        await conversations.begin(
+            ann, conversation_id="c", messages=[user("z")], run=new_run(), small=999, admit=refuse
+        )
+    assert [message.message.text for message in await conversations.path(ann, "c")] == [
+        begun.path[0].message.text,
+        "y",
+        "y",
+    ]

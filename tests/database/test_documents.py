@@ -65,3 +65,23 @@ async def test_recent_documents(database: Database, documents: Documents, ann: P
     assert await recent.get(ann, "n", "k") == ["behind its back"]
     assert await recent.delete(ann, "n", "k")
     assert await recent.get(ann, "n", "k") is None
+
+
+async def test_what_was_read_before_a_change_is_not_kept(documents: Documents, ann: Principal) -> None:
+    """A reader that began before it may end after it: who asks then gets what there is now."""
+    read, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Documents):
+        async def get(self, principal: Principal, namespace: str, key: str) -> Any:
+            value = await super().get(principal, namespace, key)
+            read.set()
+            await go_on.wait()
+            return value
+
+    recent = RecentDocuments(Slow(documents.database))
+    reading = asyncio.create_task(recent.get(ann, "n", "k"))
+    await read.wait()
+    await recent.update(ann, "n", "k", lambda _: "new")
+    go_on.set()
+    assert await reading is None
+    assert await recent.get(ann, "n", "k") == "new"

@@ -56,7 +56,7 @@ CALLS: dict[tuple[type[Any], str], tuple[dict[str, Any], Any]] = {
     (Conversations, "save"): ({"conversation_id": "c", "title": "Mine"}, "one of his own"),
     (Conversations, "unsave"): ({"conversation_id": "c"}, MISSING),
     (Conversations, "update"): ({"conversation_id": "c", "title": "Mine"}, MISSING),
-    (Conversations, "set_ai_title"): ({"conversation_id": "c", "title": "Mine", "force": True}, MISSING),
+    (Conversations, "set_ai_title"): ({"conversation_id": "c", "title": "Mine"}, MISSING),
     (Conversations, "delete"): ({"conversation_id": "c", "even_saved": True}, MISSING),
     (Conversations, "delete_message"): ({"conversation_id": "c", "ref": "1"}, MISSING),
     (Runs, "get"): ({"run_id": "r"}, MISSING),

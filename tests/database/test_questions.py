@@ -1,8 +1,6 @@
 """What running tools ask, in the database (chatcore/database/questions.py)."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -18,33 +16,38 @@ YES = QuestionAnswer(action="accept", content={"day": "sat"})
 
 def asked(**fields: Any) -> AskedQuestion:
     soon = datetime.now(UTC) + timedelta(minutes=1)
-    values: dict[str, Any] = {"id": "q", "call_id": "a", "asker": "book", "message": "When?", "form": {}, "url": None}
+    values: dict[str, Any] = {
+        "question_id": "q",
+        "call_id": "a",
+        "asker": "book",
+        "message": "When?",
+        "form": {},
+        "url": None,
+    }
     return AskedQuestion(
         **{**values, "run_id": "r", "conversation_id": "c", "digest": "d", "expires_at": soon, **fields}
     )
 
 
 @pytest.fixture
-async def questions(tmp_path: Path) -> AsyncIterator[Questions]:
-    database = Database(str(tmp_path / "chat.db"))
-    await database.open()
+async def questions(database: Database) -> Questions:
     lease = datetime.now(UTC) + timedelta(minutes=1)
     run = NewRun(id="r", format="chat", model="m", worker="w", lease_until=lease)
     said = [NewMessage(message=Message(role="user", content="Book."))]
     await Conversations(database).begin(LOCAL, conversation_id="c", messages=said, run=run)
-    yield Questions(database)
-    await database.close()
+    return Questions(database)
 
 
 async def test_an_answer_is_taken_once(questions: Questions) -> None:
     """What was filled in is not kept any longer than that; that it was answered is."""
     await questions.ask(asked())
     assert await questions.open(LOCAL) == [await questions.get(LOCAL, "r", "q")]
-    assert await questions.take("q") is None
+    assert await questions.answered("q") is None
     assert (await questions.answer(LOCAL, asked(), YES)).action == "accept"
     assert await questions.open(LOCAL) == []
-    assert await questions.take("q") == YES
-    assert await questions.take("q") == attrs.evolve(YES, content={})
+    assert await questions.answered("q") == YES
+    await questions.close("q")
+    assert await questions.answered("q") == attrs.evolve(YES, content={})
     with pytest.raises(Conflict, match="already"):
         await questions.answer(LOCAL, asked(), YES)
     signals = await Runs(questions.database).signals("w")
