@@ -8,19 +8,15 @@ costs no connection, and outlives every client and the server.
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from chatcore import wire
 from chatcore.database import Approval
 from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Questions as QuestionTable
-from chatcore.questions import Questions
+from chatcore.questions import Questions, event_of, until_news
 from chatcore.tools import JsonObject, Tool, ToolCall
 from chatcore.types import ApprovalRequested, Turn
-
-LOOK_INTERVAL = 10.0
-"""Seconds between two looks for decisions of which nobody has told."""
 
 
 class Approvals:
@@ -40,11 +36,7 @@ class Approvals:
 
     async def changed(self, waiting: Sequence[Approval]) -> None:
         """Waits until one of these may have been decided, or has expired."""
-        left = min(approval.expires_at for approval in waiting) - datetime.now(UTC)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(max(left.total_seconds(), 0), LOOK_INTERVAL)):
-                await self._news.wait()
-        self._news.clear()
+        await until_news(self._news, min(approval.expires_at for approval in waiting))
 
 
 def approval_of(turn: Turn, call: ToolCall, tool: Tool, arguments: JsonObject, place: int) -> Approval:
@@ -70,10 +62,4 @@ def digest(run_id: str, call_id: str, tool: Tool, arguments: JsonObject, expires
 
 def requested(approval: Approval) -> ApprovalRequested:
     """The event that tells of it."""
-    return ApprovalRequested(
-        call_id=approval.call_id,
-        tool=approval.tool,
-        arguments=approval.arguments,
-        digest=approval.digest,
-        expires_at=approval.expires_at,
-    )
+    return event_of(approval, ApprovalRequested)

@@ -11,9 +11,9 @@ import binascii
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -36,6 +36,11 @@ LINK = timedelta(days=7)
 """How long a link to a file is good for."""
 FETCH = 15.0
 """Seconds for an image that is fetched from elsewhere."""
+
+STORE = 30.0
+"""Seconds that a blob store has for a file."""
+
+T = TypeVar("T")
 
 _NOT_KEPT = "An image of this answer could not be stored as a file."
 
@@ -114,7 +119,7 @@ class Attachments:
             created_at=datetime.now(UTC),
         )
         await self.table.add(principal, record)
-        await self.store().put(Blob(key=record.blob, media_type=media_type, filename=filename), data)
+        await _in_time(self.store().put(Blob(key=record.blob, media_type=media_type, filename=filename), data))
         return await self._linked(record, str(given.get("type", "")))
 
     async def _data(self, source: str) -> bytes | None:
@@ -158,33 +163,37 @@ class Attachments:
 
     async def shown(self, principal: Principal, messages: Sequence[StoredMessage]) -> Sequence[StoredMessage]:
         """Messages with fresh links: those that they have may have expired, or be of a server that was restored."""
-        ids = {key for message in messages for key, _ in _kept(message.message)}
-        if not ids:
+        fresh = await self._parts(principal, [stored.message for stored in messages], self._linked)
+        if not fresh:
             return messages
-        fresh = {}
-        for key, record in (await self.table.find(principal, ids)).items():
-            try:
-                fresh[key] = await self._linked(record)
-            except Exception as error:  # noqa: BLE001  a plugin's blob store: the messages can be read all the same
-                logger.warning("there is no new link to %s: %s: %s", record.blob, type(error).__name__, error)
         return [attrs.evolve(stored, message=_with_images(stored.message, fresh, keep=True)) for stored in messages]
 
     async def sent(self, principal: Principal, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Messages for a model: with the images themselves in place of the links, which lead to this server. An image
         that is gone is left out."""
-        ids = {key for message in messages for key, _ in _kept(message)}
-        if not ids:
-            return tuple(messages)
-        whole = {}
-        for key, record in (await self.table.find(principal, ids)).items():
-            try:
-                data = await asyncio.to_thread(base64.b64encode, await self.store().get(record.blob))
-            except Exception as error:  # noqa: BLE001  a plugin's blob store: the model can answer without the image
-                logger.warning("the image %s cannot be read: %s: %s", record.blob, type(error).__name__, error)
-                continue
-            url = f"data:{record.media_type};base64,{data.decode()}"
-            whole[key] = {"type": "image_url", "image_url": {"url": url}}
+        whole = await self._parts(principal, messages, self._whole)
         return tuple(_with_images(message, whole, keep=False) for message in messages)
+
+    async def _parts(
+        self,
+        principal: Principal,
+        messages: Sequence[Message],
+        make: Callable[[AttachmentRecord], Awaitable[JsonObject]],
+    ) -> Mapping[str, JsonObject]:
+        """What is made of each attachment of some messages, by its id; without those that are gone."""
+        ids = {key for message in messages for part in message.images if (key := _id_of(part))}
+        parts = {}
+        for key, record in (await self.table.find(principal, ids)).items() if ids else ():
+            try:
+                parts[key] = await _in_time(make(record))
+            except Exception as error:  # noqa: BLE001  a plugin's blob store: people and models can go on without it
+                logger.warning("the image %s cannot be had: %s: %s", record.blob, type(error).__name__, error)
+        return parts
+
+    async def _whole(self, record: AttachmentRecord) -> JsonObject:
+        """The content part that has the image itself in it."""
+        data = await asyncio.to_thread(base64.b64encode, await self.store().get(record.blob))
+        return {"type": "image_url", "image_url": {"url": f"data:{record.media_type};base64,{data.decode()}"}}
 
     async def _linked(self, record: AttachmentRecord, source: str = "") -> JsonObject:
         """The content part that stands for a file (contract §4.6)."""
@@ -211,33 +220,41 @@ class Attachments:
         """Deletes the files of conversations that are gone. What cannot be deleted now is tried again the next time."""
         try:
             while orphans := await self.table.orphans():
-                for _, blob in orphans:
-                    await self.store().delete(blob)
-                await self.table.forget([row_id for row_id, _ in orphans])
-        except Exception as error:  # noqa: BLE001  a plugin's blob store, or the database: nobody waits for this
-            logger.warning("files of deleted conversations are left: %s: %s", type(error).__name__, error)
+                gone = [row_id for row_id, blob in orphans if await self._delete(blob)]
+                if not gone:
+                    break
+                await self.table.forget(gone)
+        except ChatcoreError as error:  # nobody waits for this
+            logger.warning("files of deleted conversations are left: %s", error)
+
+    async def _delete(self, blob: str) -> bool:
+        try:
+            await _in_time(self.store().delete(blob))
+        except Exception as error:  # noqa: BLE001  a plugin's blob store: the other files can be deleted all the same
+            logger.warning("a file of a deleted conversation is left: %s: %s", type(error).__name__, error)
+            return False
+        return True
 
 
-def _kept(message: Message) -> list[tuple[str, JsonObject]]:
-    """The images of a message that are attachments, with their ids."""
-    found = []
-    for part in message.images:
-        match part:
-            case {"metadata": {"attachment_id": str(key)}}:
-                found.append((key, part))
-    return found
+async def _in_time(work: Awaitable[T]) -> T:
+    """What a blob store does, unless it takes too long: a turn, or a reader, waits for it."""
+    async with asyncio.timeout(STORE):
+        return await work
+
+
+def _id_of(part: JsonObject) -> str:
+    """The id of the attachment that a content part stands for; empty if it stands for none."""
+    match part:
+        case {"metadata": {"attachment_id": str(key)}}:
+            return key
+    return ""
 
 
 def _with_images(message: Message, others: Mapping[str, JsonObject], *, keep: bool) -> Message:
     """The message with other parts for its attachments. Those for which there are none stay, or are left out."""
-    ids = {id(part): key for key, part in _kept(message)}
-    if not ids:
+    if not message.images:
         return message
-    images = [
-        others.get(ids[id(part)], part) if id(part) in ids else part
-        for part in message.images
-        if keep or id(part) not in ids or ids[id(part)] in others
-    ]
+    images = (others.get(key, part) for part in message.images if not (key := _id_of(part)) or keep or key in others)
     return attrs.evolve(message, images=tuple(images))
 
 

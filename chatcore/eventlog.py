@@ -6,57 +6,29 @@ longer than a day after the run; it may change from one version to the next only
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import msgspec
 
 from chatcore import wire
 from chatcore.types import (
-    Annotated,
     ApprovalRequested,
-    Attachment,
     Event,
-    Failed,
-    Finish,
     MessageStored,
-    Notice,
     QuestionAsked,
     QuestionClosed,
-    ReasoningDelta,
-    RunEnded,
-    RunStarted,
-    TextDelta,
-    ToolCallDelta,
-    ToolCallStarted,
     ToolFinished,
     ToolStarted,
-    Usage,
 )
 
-# Their fields are plain values, which MessagePack holds as they are.
-_PLAIN: dict[str, type[Any]] = {
-    cls.__name__: cls
-    for cls in (
-        TextDelta,
-        ReasoningDelta,
-        ToolCallStarted,
-        ToolCallDelta,
-        Annotated,
-        Attachment,
-        Usage,
-        Finish,
-        Notice,
-        Failed,
-        RunStarted,
-        RunEnded,
-    )
-}
 # Their fields are values of our own, which go through the converter.
 _RICH: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (MessageStored, ApprovalRequested, QuestionAsked, QuestionClosed, ToolStarted, ToolFinished)
 }
+# The fields of the others are plain values, which MessagePack holds as they are.
+_PLAIN: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(Event) if cls.__name__ not in _RICH}
 _FIELDS = {cls: attrgetter(*(field.name for field in attrs.fields(cls))) for cls in _PLAIN.values()}
 
 _LARGE_INTEGER = 1  # the extension type of the integers that MessagePack does not have, as text

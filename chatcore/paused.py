@@ -17,11 +17,12 @@ REPEATS = 3
 
 @attrs.define
 class Tally:
-    """What a turn counts. `attempts` are the tools' failures by name, `streaks` the calls of the last answer with the
-    number of answers in a row that had them."""
+    """What a turn counts. `said` is what came of models and tools, in bytes; `attempts` are the tools' failures by
+    name, `streaks` the calls of the last answer with the number of answers in a row that had them."""
 
     hops: int = 0
     cost: float = 0.0
+    said: int = 0
     errors_in_a_row: int = 0
     attempts: dict[str, int] = attrs.field(factory=dict)
     streaks: dict[str, int] = attrs.field(factory=dict)

@@ -8,9 +8,9 @@ import asyncio
 import hashlib
 import re
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import attrs
 
@@ -19,14 +19,32 @@ from chatcore.database import AskedQuestion
 from chatcore.database import Questions as QuestionTable
 from chatcore.errors import Conflict, RequestError, ToolFailed
 from chatcore.tools import Question, QuestionAnswer, ToolCall
-from chatcore.types import Event, Notice, Principal, QuestionAsked, QuestionClosed, Turn
+from chatcore.types import Notice, Principal, QuestionAsked, QuestionClosed, Tell, Turn
+
+E = TypeVar("E", bound=attrs.AttrsInstance)
 
 LOOK_INTERVAL = 10.0
-"""Seconds between two looks for answers of which nobody has told."""
+"""Seconds between two looks for answers and decisions of which nobody has told."""
 
 _TOO_LATE = QuestionAnswer(action="cancel", reason="the call has ended")
 LONGEST_MESSAGE = 5_000  # characters
+MOST_OPEN = 10
+"""Questions of one call that wait at a time: nobody answers more."""
 _URL = re.compile(r"https?://[^\s\x00-\x20\x7f]+")
+
+
+async def until_news(news: asyncio.Event, expires_at: datetime) -> None:
+    """Waits for news, but not longer than until something expires, and looks now and then without."""
+    left = (expires_at - datetime.now(UTC)).total_seconds()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(min(max(left, 0), LOOK_INTERVAL)):
+            await news.wait()
+    news.clear()
+
+
+def event_of(record: E, cls: type[E]) -> E:
+    """The event that tells of a record: as a value of the class that the record's own is made of."""
+    return cls(**{field.name: getattr(record, field.name) for field in attrs.fields(cls)})
 
 
 class Questions:
@@ -46,17 +64,14 @@ class Questions:
         news = asyncio.Event()
         self._news.add(news)
         try:
-            while (left := (asked.expires_at - datetime.now(UTC)).total_seconds()) > 0:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, LOOK_INTERVAL)):
-                        await news.wait()
-                news.clear()
-                if (answer := await self.table.take(asked.id)) is not None:
+            while asked.expires_at > datetime.now(UTC):
+                await until_news(news, asked.expires_at)
+                if (answer := await self.table.answered(asked.question_id)) is not None:
                     return answer
             return None
         finally:
             self._news.discard(news)
-            await self.table.close(asked.id)
+            await self.table.close(asked.question_id)
 
 
 class Clock:
@@ -83,12 +98,12 @@ class Clock:
 
 @attrs.define
 class Asking:
-    """What one call may ask. `tell` puts events into the log of its run."""
+    """What one call may ask."""
 
     turn: Turn
     call: ToolCall
     questions: Questions
-    tell: Callable[[Event], None]
+    tell: Tell
     clock: Clock
     _ended: bool = False
     _open: set[asyncio.Task[QuestionAnswer]] = attrs.field(factory=set)
@@ -97,13 +112,15 @@ class Asking:
         """Asks the person, and waits for the answer.
 
         Raises:
-            ToolFailed: the question is of a kind that cannot be asked.
+            ToolFailed: the question is of a kind that cannot be asked, or one too many.
         """
         asked = asked_of(self.turn, self.call, question)
         if not self.turn.can_approve:
             return self._declined(asked)
         if self._ended:
             return _TOO_LATE
+        if len(self._open) >= MOST_OPEN:
+            raise ToolFailed(f"a call cannot ask more than {MOST_OPEN} questions at a time")
         # A task of its own: who asks may be another than who runs the call, and the question ends with the call.
         waiting = asyncio.create_task(self._answer(asked))
         self._open.add(waiting)
@@ -118,13 +135,13 @@ class Asking:
 
     async def _answer(self, asked: AskedQuestion) -> QuestionAnswer:
         await self.questions.table.ask(asked)
-        self.tell(asked_event(asked))
+        self.tell([event_of(asked, QuestionAsked)])
         outcome = "cancel"
         try:
             answer = await self.questions.answer(asked)
             outcome = answer.action if answer else "expired"
         finally:
-            self.tell(QuestionClosed(question_id=asked.id, call_id=asked.call_id, outcome=outcome))
+            self.tell([QuestionClosed(question_id=asked.question_id, call_id=asked.call_id, outcome=outcome)])
         return answer or QuestionAnswer(action="cancel", reason="nobody has answered in time")
 
     async def end(self) -> None:
@@ -139,7 +156,7 @@ class Asking:
     def _declined(self, asked: AskedQuestion) -> QuestionAnswer:
         text = f"{asked.asker} wanted to ask you something, which this program cannot show: {asked.message}"
         data = {"tool": self.call.name, "call_id": self.call.id, "asker": asked.asker}
-        self.tell(Notice("question_declined", text, data))
+        self.tell([Notice("question_declined", text, data)])
         return QuestionAnswer(action="decline", reason="the user's program cannot show questions")
 
 
@@ -153,7 +170,7 @@ def asked_of(turn: Turn, call: ToolCall, question: Question) -> AskedQuestion:
         raise ToolFailed(f"this cannot be asked: {error.message}") from error
     expires_at = datetime.now(UTC) + timedelta(seconds=turn.limits.approval_timeout)
     asked = AskedQuestion(
-        id=f"question_{uuid.uuid4().hex}",
+        question_id=f"question_{uuid.uuid4().hex}",
         run_id=turn.id,
         conversation_id=turn.conversation_id,
         call_id=call.id,
@@ -165,20 +182,6 @@ def asked_of(turn: Turn, call: ToolCall, question: Question) -> AskedQuestion:
         expires_at=expires_at,
     )
     return attrs.evolve(asked, digest=hashlib.sha256(wire.canonical(attrs.asdict(asked))).hexdigest())
-
-
-def asked_event(asked: AskedQuestion) -> QuestionAsked:
-    """The event that tells of it."""
-    return QuestionAsked(
-        question_id=asked.id,
-        call_id=asked.call_id,
-        asker=asked.asker,
-        message=asked.message,
-        form=asked.form,
-        url=asked.url,
-        digest=asked.digest,
-        expires_at=asked.expires_at,
-    )
 
 
 async def give_answer(

@@ -53,12 +53,9 @@ async def keep_unfinished(
 
 def _unfinished(events: Sequence[Event]) -> Answer:
     """The answer that was being written when the log ended; an empty one if it had not begun."""
+    begun = 1 + max((n for n, event in enumerate(events) if isinstance(event, MessageStored)), default=-1)
     answer = Answer()
-    for event in events:
-        if isinstance(event, MessageStored):
-            answer = Answer()
-        else:
-            answer.add([event])
+    answer.add(events[begun:])
     return answer
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -42,10 +43,6 @@ class Run:
         self._readers = 0
         self._read_elsewhere = 0.0
         self._waiting: dict[asyncio.Future[None], Callable[[], bool] | None] = {}
-
-    async def until_begun(self) -> Begun:
-        """What is stored of the turn, once it is stored."""
-        return await self.begun
 
     def append(self, events: Sequence[Event]) -> None:
         """Adds to the log, unless it is another worker's. `RunEnded` is the last event of the last call."""
@@ -154,10 +151,17 @@ class Run:
     def watch_for_desertion(self) -> None:
         """Stops the run when its grace has passed without a reader."""
         if self._grace is not None and not self.ended:
-            asyncio.get_running_loop().call_later(max(self._grace, self._read_for()), self._stop_if_deserted)
+            wait = max(self._grace, self._read_for())
+            asyncio.get_running_loop().call_later(wait, _stop_if_deserted, weakref.ref(self))  # it may be over by then
 
-    def _stop_if_deserted(self) -> None:
+    def stop_if_deserted(self) -> None:
+        """Stops the run if nobody reads it any more; looks again later if another worker does."""
         if self.deserted:
             self.stop.request("disconnected")
         elif self._readers == 0:
             self.watch_for_desertion()
+
+
+def _stop_if_deserted(found: weakref.ref[Run]) -> None:
+    if (run := found()) is not None:
+        run.stop_if_deserted()

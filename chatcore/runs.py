@@ -9,18 +9,17 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from chatcore import logs
 from chatcore.approvals import Approvals
 from chatcore.attachments import Attachments
-from chatcore.database import Approval, Begun, Conversations, Database, Jobs, RunRecord
 from chatcore.database import Approvals as ApprovalTable
+from chatcore.database import Begun, Conversations, Database, Jobs, RunRecord
 from chatcore.database import Runs as RunTable
-from chatcore.database.approvals import Decision
 from chatcore.database.runs import Signal
 from chatcore.errors import ChatcoreError, NotFound, RunLost
 from chatcore.plugins import Plugins
@@ -41,6 +40,7 @@ from chatcore.types import (
     Principal,
     RunEnded,
     RunStarted,
+    Tell,
     Turn,
     TurnResult,
 )
@@ -56,8 +56,6 @@ SIGNAL_INTERVAL = 0.1
 """Seconds between two looks at what other workers ask of this one's runs."""
 RETRY = 1.0
 """Seconds until the next look after one that failed."""
-LONGEST_BREATH = 100
-"""Events after which a run lets others have their turn, however much of its answer has come already."""
 BEGIN_DELAY = 0.005
 """Seconds after which a turn is stored although the model has said nothing yet."""
 STOP_PATIENCE = 20.0
@@ -112,19 +110,17 @@ class Runs:
         """
         approvals = Approvals(self._approvals)
         run = Run(turn, approvals, strict=self._strict, grace=grace, new_conversation=new_conversation)
-        conversations, attachments = self._conversations, self._attachments
-        batches = run_turn(turn, provider, conversations, attachments, run.until_begun, run.approvals, run.stop)
-        self._launch(run, batches)
+        self._launch(run, partial(run_turn, run, provider, self._conversations, self._attachments))
         run.begun = asyncio.create_task(_begin_soon(run, begin))
         run.begun.add_done_callback(partial(self._began, run))
         return run
 
-    def _launch(self, run: Run, batches: AsyncGenerator[Sequence[Event], None]) -> None:
-        """Begins the task of a run, which these are the events of."""
+    def _launch(self, run: Run, answer: Callable[[Tell], Awaitable[None]]) -> None:
+        """Begins the task of a run, which is to answer its turn."""
         self._live[run.turn.id] = run
         self._by_conversation[_place(run)].add(run)
         run.watch_for_desertion()
-        task = asyncio.create_task(self._generate(run, batches), name=f"run {run.turn.id}")
+        task = asyncio.create_task(self._generate(run, answer), name=f"run {run.turn.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if self._heeding is None:
@@ -221,21 +217,6 @@ class Runs:
             await run.over.wait()
         return await self._table.get(principal, run_id)
 
-    async def approvals(self, principal: Principal, run_id: str | None = None) -> Sequence[Approval]:
-        """The calls that wait for somebody's consent, the oldest first: of a run, or of all."""
-        return await self._approvals.open(principal, run_id)
-
-    async def decide(
-        self, principal: Principal, run_id: str, call_id: str, digest: str, decision: Decision
-    ) -> Approval:
-        """Decides a call that waits, in whatever worker its run lives.
-
-        Raises:
-            NotFound: there is no such call, or it is somebody else's.
-            Conflict: the digest is not that of the call, or it was decided, or it waits no longer.
-        """
-        return await self._approvals.decide(principal, run_id, call_id, digest, decision)
-
     async def idle(self) -> None:
         """Waits until no turn is under way in this worker. One that only waits for consent is left to another."""
         while self._live:
@@ -276,7 +257,7 @@ class Runs:
                 if await self.clean_up(presence) and time.monotonic() >= prune_at:
                     prune_at = time.monotonic() + PRUNE_INTERVAL
                     await self._table.prune(lease(-retention))
-            except ChatcoreError as error:
+            except (ChatcoreError, OSError) as error:  # the latter of the files that show who is alive
                 logger.error("the upkeep of runs failed: %s", error)  # noqa: TRY400  the error says it all
 
     async def clean_up(self, presence: Presence) -> bool:
@@ -308,7 +289,7 @@ class Runs:
         run.begun = asyncio.get_running_loop().create_future()
         run.begun.set_result(waiting.begun)
         run.take_up(waiting.events)
-        self._launch(run, go_on(waiting, run, self._database, self._attachments, self._plugins))
+        self._launch(run, partial(go_on, waiting, run, self._database, self._attachments, self._plugins))
         return True
 
     async def _heed_signals(self) -> None:
@@ -358,22 +339,20 @@ class Runs:
         if not run.events:
             self._append(run, [RunStarted(run.turn.id, run.turn.conversation_id, run.new_conversation)])
 
-    async def _generate(self, run: Run, turn: AsyncGenerator[Sequence[Event], None]) -> None:
+    def _tell(self, run: Run, events: Sequence[Event]) -> None:
+        """Takes what happens in a turn into the log."""
+        if run.stop.reason == NOT_STORED:
+            run.begun.result()  # raises what was in the way
+        if not run.events:
+            self._tell_start(run)
+        self._append(run, events)
+
+    async def _generate(self, run: Run, answer: Callable[[Tell], Awaitable[None]]) -> None:
         """The task of a run: from the first call of the model to the `finish_turn` hooks, which are not called where
         another worker goes on with it."""
         logs.place.set(logs.Place(run=run.turn.id))
-        paused_at = 0
         try:
-            async with aclosing(turn) as batches:
-                async for events in batches:
-                    if run.stop.reason == NOT_STORED:
-                        await run.begun  # raises what was in the way
-                    if not run.events:
-                        self._tell_start(run)
-                    self._append(run, events)
-                    if len(run.events) - paused_at > LONGEST_BREATH:
-                        paused_at = len(run.events)
-                        await asyncio.sleep(0)
+            await answer(partial(self._tell, run))
         except RunLost:
             run.lose()
         except Exception as error:  # noqa: BLE001  the run's boundary: readers and the database must learn of its end
@@ -482,7 +461,7 @@ def _told(run: Run, error: Exception) -> Failed:
     if isinstance(error, ChatcoreError):
         told = failed(error)
         if told.message != error.message:
-            logger.error("run %s failed: %s (%s)", run.turn.id, error, error.hint)
+            logger.error("run %s failed: %s", run.turn.id, error.in_full)
         return told
     logger.exception("run %s failed", run.turn.id)
     return Failed("The answer failed for a reason that is in the server's log.")

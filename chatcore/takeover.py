@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import attrs
@@ -20,7 +19,7 @@ from chatcore.plugins import Plugins
 from chatcore.run import Run
 from chatcore.stop import SERVER_STOPPED
 from chatcore.turn import Resumed, run_turn
-from chatcore.types import ApprovalRequested, Event, MessageStored, Principal, StoredMessage
+from chatcore.types import ApprovalRequested, Event, MessageStored, Principal, StoredMessage, Tell
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +46,12 @@ async def take_over(database: Database, record: RunRecord) -> Waiting | None:
     try:
         paused = wire.structure(await approvals.paused(record.id), Paused)
         conversation = await Conversations(database).get(owner, record.conversation_id)
-        everything = await Conversations(database).tree(owner, record.conversation_id)
+        of_run = await Conversations(database).tree(owner, record.conversation_id, record.id)
+        stored = tuple(message for message in of_run if message.id >= paused.answer_id)
     except (NotFound, ValidationFailed) as error:
         logger.warning("run %s cannot be gone on with: %s", record.id, error)
-        await approvals.close(record.id)
-        return None
-    stored = tuple(m for m in everything if m.run_id == record.id and m.id >= paused.answer_id)
-    if len(stored) < 2:
+        stored = ()
+    if len(stored) < 2:  # an answer, and the place of a call's
         await approvals.close(record.id)
         return None
     rows = await RunTable(database).log(owner, record.id, 0)
@@ -62,16 +60,16 @@ async def take_over(database: Database, record: RunRecord) -> Waiting | None:
 
 
 async def go_on(
-    waiting: Waiting, run: Run, database: Database, attachments: Attachments, plugins: Plugins
-) -> AsyncGenerator[Sequence[Event], None]:
-    """The events of the rest of the turn. It is put together when something was decided: until then tools come and go.
+    waiting: Waiting, run: Run, database: Database, attachments: Attachments, plugins: Plugins, tell: Tell
+) -> None:
+    """The rest of the turn. It is put together when something was decided: until then tools come and go.
 
     Raises:
         ChatcoreError: nobody serves the model any more.
     """
     table = ApprovalTable(database)
     if untold := _untold(waiting, await table.unsettled(run.turn.id)):
-        yield untold
+        tell(untold)
     run.approvals.nothing_else = True
     async with run.stop.interrupts():
         allowed = await _until_decided(table, run)
@@ -86,11 +84,7 @@ async def go_on(
         await table.close(run.turn.id)
         raise
     resumed = Resumed(waiting.paused.tally, waiting.stored)
-    conversations = Conversations(database)
-    turn = run_turn(run.turn, provider, conversations, attachments, run.until_begun, run.approvals, run.stop, resumed)
-    async with aclosing(turn) as batches:
-        async for events in batches:
-            yield events
+    await run_turn(run, provider, Conversations(database), attachments, tell, resumed)
 
 
 def _untold(waiting: Waiting, approvals: Sequence[Approval]) -> list[Event]:

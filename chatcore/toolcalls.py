@@ -5,10 +5,9 @@ a page or a mail that a tool has read may contain orders, and nobody here is to 
 """
 
 import asyncio
+import logging
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -19,19 +18,18 @@ from chatcore.database import Approval, Conversations
 from chatcore.database.approvals import Outcome
 from chatcore.errors import ChatcoreError, RequestError, ToolFailed
 from chatcore.paused import Tally
-from chatcore.progress import Reports
+from chatcore.progress import Progress
 from chatcore.questions import Asking, Clock
 from chatcore.stop import SERVER_STOPPED, Stop
 from chatcore.tools import Invocation, JsonObject, Tool, ToolCall, ToolResult
-from chatcore.types import (
-    Event,
-    Message,
-    Notice,
-    StoredMessage,
-    ToolFinished,
-    ToolStarted,
-    Turn,
-)
+from chatcore.types import Event, Message, Notice, StoredMessage, Tell, ToolFinished, ToolStarted, Turn
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 32
+"""Tools of one answer that run at a time: a model may ask for thousands."""
+CANCEL_PATIENCE = 5.0
+"""Seconds that a tool has to end after its call was cancelled."""
 
 UNKNOWN_OUTCOME = "The outcome of this tool call is unknown: the server stopped while it ran. It was not repeated."
 
@@ -72,6 +70,7 @@ class ToolCalls:
     stop: Stop
     conversations: Conversations
     approvals: Approvals
+    tell: Tell
     tally: Tally
     images: list[JsonObject] = attrs.field(factory=list)
     left_waiting: bool = False
@@ -80,37 +79,29 @@ class ToolCalls:
     _asked: dict[int, tuple[Approval, _Call]] = attrs.field(factory=dict)
     _running: dict[asyncio.Task[ToolResult], _Call] = attrs.field(factory=dict)
     _waiting: list[asyncio.Task[None]] = attrs.field(factory=list)  # one or none
-    _reports: Reports = attrs.field(factory=Reports)
+    _unheard: bool = False
+    _room: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     @property
     def answers(self) -> list[Message]:
         return [as_data(self._answers[place]) for place in sorted(self._answers)]
 
-    async def run(
-        self, stored: Sequence[StoredMessage], paused: Callable[[], JsonObject]
-    ) -> AsyncGenerator[Sequence[Event], None]:
-        """Runs all calls at once; yields the answer of each as it comes. A stop ends those that still run.
+    async def run(self, stored: Sequence[StoredMessage], paused: Callable[[], JsonObject]) -> None:
+        """Runs the calls side by side; tells the answer of each as it comes. A stop ends those that still run.
 
         `stored` are the answer and the places of its calls. Those that need consent wait for it; for them `paused`
         gives what another worker would need to go on.
         """
         calls = [self._checked(call, place) for call, place in _with_places(stored)]
-        asking = [call for call in calls if call.tool is not None and call.tool.name in self.turn.asking]
-        if asking and self.turn.can_approve:
-            yield await self._ask(asking, paused())
-            calls = [call for call in calls if call.place.id not in self._asked]
-        elif asking:
-            yield [_nobody_to_ask(call.call) for call in asking]
-            calls = [
-                attrs.evolve(call, tool=None, refusal=_NOBODY_TO_ASK) if call in asking else call for call in calls
-            ]
-        if calls:
-            yield self._start(calls)
-        async with aclosing(self._finish_all()) as batches:
-            async for events in batches:
-                yield events
+        if notices := [_nobody_to_ask(call.call) for call in calls if call.refusal == _NOBODY_TO_ASK]:
+            self.tell(notices)
+        if asking := [call for call in calls if call.tool is not None and call.tool.name in self.turn.asking]:
+            await self._ask(asking, paused())
+        if ready := [call for call in calls if call.place.id not in self._asked]:
+            self._start(ready)
+        await self._finish_all()
 
-    async def go_on(self, stored: Sequence[StoredMessage]) -> AsyncGenerator[Sequence[Event], None]:
+    async def go_on(self, stored: Sequence[StoredMessage]) -> None:
         """As `run`, where another worker has begun: what it has asked is waited for, what it had running is lost."""
         await self.approvals.questions.table.close_all(self.turn.id)
         waiting = {approval.place: approval for approval in await self.approvals.table.unsettled(self.turn.id)}
@@ -118,58 +109,59 @@ class ToolCalls:
             if place.id in waiting:
                 self._asked[place.id] = waiting[place.id], self._checked(call, place)
             elif place.state == "pending":
-                yield await self._finish(_Call(call, place), ToolResult(UNKNOWN_OUTCOME, True))
+                await self._finish(_Call(call, place), ToolResult(UNKNOWN_OUTCOME, True))
             else:
                 self._keep(place)
         self.approvals.wake()
-        async with aclosing(self._finish_all()) as batches:
-            async for events in batches:
-                yield events
+        await self._finish_all()
 
     # --- running ------------------------------------------------------------------------------------------------------
 
-    def _start(self, calls: Sequence[_Call]) -> list[Event]:
+    def _start(self, calls: Sequence[_Call]) -> None:
         for call in calls:
             self._running[asyncio.create_task(self._answer(call))] = call
-        return [ToolStarted(call.call) for call in calls]
+        self.tell([ToolStarted(call.call) for call in calls])
 
-    async def _finish_all(self) -> AsyncGenerator[Sequence[Event], None]:
+    async def _finish_all(self) -> None:
         """Waits until every call has its answer, or until the turn is stopped; then the rest is answered so."""
         try:
             while (self._running or self._asked) and self.stop.reason is None:
                 self.approvals.nothing_else = not self._running
+                news = self._news()
                 async with self.stop.interrupts():
-                    awaited = [*self._running, *self._news(), self._reports.coming()]
-                    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-                if reports := self._reports.take():
-                    yield reports
+                    await asyncio.wait([*self._running, *news], return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in self._running if task.done()]:
-                    yield await self._finish(self._running.pop(task), task.result())
-                for approval, call in self._perhaps_decided():
-                    if told := await self._settle(approval, call):
-                        yield told
+                    await self._finish(self._running.pop(task), task.result())
+                if any(task.done() for task in news):
+                    self._waiting.clear()
+                    for approval, call in tuple(self._asked.values()):
+                        await self._settle(approval, call)
         finally:
             self.approvals.nothing_else = False
-            unfinished: list[asyncio.Task[Any]] = [*self._running, *self._waiting, self._reports.coming()]
-            for unneeded in unfinished:
-                unneeded.cancel()
-            await asyncio.gather(*unfinished, return_exceptions=True)
-        async with aclosing(self._give_up()) as batches:
-            async for events in batches:
-                yield events
+            await self._cancel([*self._running, *self._waiting])
+        await self._give_up()
 
-    async def _give_up(self) -> AsyncGenerator[Sequence[Event], None]:
+    async def _cancel(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        """Ends what still runs. A tool that does not let itself be cancelled is left behind, unheard."""
+        for task in tasks:
+            task.cancel()
+        deaf = (await asyncio.wait(tasks, timeout=CANCEL_PATIENCE))[1] if tasks else ()
+        for task in deaf:
+            self._unheard = True
+            logger.warning("the tool %s goes on though its call was cancelled", self._running[task].call.name)
+
+    async def _give_up(self) -> None:
         """Answers the calls that a stop has left without an answer, but for those that the next worker waits for."""
         for call in self._running.values():
-            yield await self._finish(call, ToolResult(_INTERRUPTED, True))
+            await self._finish(call, ToolResult(_INTERRUPTED, True))
         self.left_waiting = bool(self._asked) and self.stop.reason == SERVER_STOPPED
         if self._asked and not self.left_waiting:
             await self.approvals.table.close(self.turn.id)
             for _, call in self._asked.values():
-                yield await self._finish(call, ToolResult(_NOT_RUN, True))
+                await self._finish(call, ToolResult(_NOT_RUN, True))
 
-    async def _finish(self, call: _Call, result: ToolResult) -> list[Event]:
-        """Stores what a tool answered, up to the limit, and counts it."""
+    async def _finish(self, call: _Call, result: ToolResult) -> None:
+        """Stores what a tool answered, up to the limit, counts it, and tells it."""
         result = _capped(result, self.turn.limits.tool_output)
         stored = await self.conversations.finish_tool(
             self.turn.principal,
@@ -181,8 +173,7 @@ class ToolCalls:
         self._keep(stored)
         self.revealed.update(result.reveals)
         self.tally.errors_in_a_row = self.tally.errors_in_a_row + 1 if result.is_error else 0
-        events: list[Event] = [ToolFinished(call.call, result, stored.id, stored.created_at)]
-        return events + self._followup(call.call, result)
+        self.tell([ToolFinished(call.call, result, stored.id, stored.created_at), *self._followup(call.call, result)])
 
     def _keep(self, stored: StoredMessage) -> None:
         self._answers[stored.id] = stored.message
@@ -199,7 +190,7 @@ class ToolCalls:
 
     # --- consent ------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, calls: Sequence[_Call], paused: JsonObject) -> list[Event]:
+    async def _ask(self, calls: Sequence[_Call], paused: JsonObject) -> None:
         """Stores that these calls need consent, and tells it."""
         for call in calls:
             if call.tool is not None:
@@ -207,7 +198,7 @@ class ToolCalls:
                 self._asked[approval.place] = approval, call
         approvals = [approval for approval, _ in self._asked.values()]
         await self.approvals.table.request(approvals, paused)
-        return [requested(approval) for approval in approvals]
+        self.tell([requested(approval) for approval in approvals])
 
     def _news(self) -> Sequence[asyncio.Task[None]]:
         """The task that ends when something may have been decided, while anything is to be."""
@@ -216,26 +207,20 @@ class ToolCalls:
             self._waiting.append(asyncio.create_task(self.approvals.changed(waiting)))
         return self._waiting
 
-    def _perhaps_decided(self) -> Sequence[tuple[Approval, _Call]]:
-        """The calls to look at again: all that wait, after news."""
-        if not any(task.done() for task in self._waiting):
-            return ()
-        self._waiting.clear()
-        return tuple(self._asked.values())
-
-    async def _settle(self, approval: Approval, call: _Call) -> list[Event]:
+    async def _settle(self, approval: Approval, call: _Call) -> None:
         """Runs a call if somebody has consented to it, and refuses it if not; does nothing if that is still open."""
         outcome = await self.approvals.table.settle(approval)
         if outcome is None:
-            return []
+            return
         del self._asked[approval.place]
         if outcome != "approve":
-            return await self._finish(call, ToolResult(_REFUSALS[outcome], True))
+            await self._finish(call, ToolResult(_REFUSALS[outcome], True))
+            return
         if call.tool is not None:
             run_id, call_id = self.turn.id, call.call.id
             if digest(run_id, call_id, call.tool, call.arguments, approval.expires_at) != approval.digest:
                 call = attrs.evolve(call, tool=None, refusal=_CHANGED)
-        return self._start([call])
+        self._start([call])
 
     # --- one call -----------------------------------------------------------------------------------------------------
 
@@ -247,9 +232,12 @@ class ToolCalls:
         if tool is None:
             return _Call(call, place, refusal=f"There is no tool {call.name!r}. There are: {_names(self.tools)}.")
         try:
-            return _Call(call, place, tool, _arguments(call))
+            arguments = _arguments(call)
         except RequestError as error:
             return _Call(call, place, refusal=f"The arguments of {call.name} are not a JSON object: {error}")
+        if call.name in self.turn.asking and not self.turn.can_approve:
+            return _Call(call, place, refusal=_NOBODY_TO_ASK)
+        return _Call(call, place, tool, arguments)
 
     async def _answer(self, call: _Call) -> ToolResult:
         """Runs one tool. Whatever goes wrong is an answer that the model can read."""
@@ -258,8 +246,8 @@ class ToolCalls:
         name = call.tool.name
         limit = call.tool.timeout or self.turn.limits.tool_timeout
         try:
-            async with asyncio.timeout(limit) as time:
-                result = await self._invoke(call.tool, call, time)
+            async with self._room, asyncio.timeout(limit) as time:
+                return await self._invoke(call.tool, call, time)
         except TimeoutError:
             return ToolResult(f"{name} did not answer within {limit:g} seconds.", True)
         except ToolFailed as error:
@@ -272,24 +260,29 @@ class ToolCalls:
             return ToolResult(f"{name} failed: it was cancelled by something of its own.", True)
         except Exception as error:  # noqa: BLE001  a tool is foreign code: its failure is an answer, not the turn's end
             return ToolResult(f"{name} failed: {type(error).__name__}: {error}", True)
-        return result
 
     async def _invoke(self, tool: Tool, call: _Call, time: asyncio.Timeout) -> ToolResult:
-        questions = self.approvals.questions
-        asking = Asking(self.turn, call.call, questions, self._reports.tell, Clock(time))
+        progress = Progress(call.call, self._hear)
+        asking = Asking(self.turn, call.call, self.approvals.questions, self._hear, Clock(time))
         invocation = Invocation(
             call=call.call,
             arguments=call.arguments,
             principal_id=self.turn.principal.id,
             conversation_id=self.turn.conversation_id,
             run_id=self.turn.id,
-            progress=partial(self._reports.add, call.call),
+            progress=progress.report,
             ask=asking.ask,
         )
         try:
             return await tool.run(invocation)
         finally:
+            progress.end()
             await asking.end()
+
+    def _hear(self, events: Sequence[Event]) -> None:
+        """Tells what a running tool has to tell."""
+        if not self._unheard:
+            self.tell(events)
 
 
 def _with_places(stored: Sequence[StoredMessage]) -> list[tuple[ToolCall, StoredMessage]]:

@@ -1,25 +1,26 @@
 """A turn: the model is asked, its tools are run, and it is asked again until it has answered.
 
-`run_turn` is one async generator of lists of events, one list for each read from upstream. It stores every message
-before it tells of it. At each moment the stored conversation is one that a model accepts: an answer that asks for tools
-is stored together with a place for each tool's answer, which says that the outcome is unknown until it is known.
+`run_turn` tells what happens as it happens, in lists of events, one for each read from upstream. It stores every
+message before it tells of it. At each moment the stored conversation is one that a model accepts: an answer that asks
+for tools is stored together with a place for each tool's answer, which says that the outcome is unknown until it is
+known.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 
 import attrs
 
-from chatcore import wire
+from chatcore import eventlog, wire
 from chatcore.answer import Answer
-from chatcore.approvals import Approvals
 from chatcore.attachments import Attachments
-from chatcore.database import Begun, Conversations, NewMessage
+from chatcore.database import Conversations, NewMessage
 from chatcore.errors import ChatcoreError, DatabaseError, ProviderError, ProviderRefused, StreamBroken
 from chatcore.paused import REPEATS, Paused, Tally
 from chatcore.protocols import Provider
-from chatcore.stop import LOG_FAILED, SERVER_STOPPED, Stop
+from chatcore.run import Run
+from chatcore.stop import LOG_FAILED, SERVER_STOPPED
 from chatcore.toolcalls import UNKNOWN_OUTCOME, ToolCalls
 from chatcore.tools import JsonObject, Tool, ToolCall
 from chatcore.types import (
@@ -35,8 +36,17 @@ from chatcore.types import (
     RunEnded,
     RunState,
     StoredMessage,
+    Tell,
+    TextDelta,
     Turn,
 )
+
+ANSWER_LIMIT = "answer_limit"
+"""The reason of a stop because more was said in a turn than its limit allows."""
+EVENT = 128
+"""Bytes that an event counts beside what it says: it takes more than that in memory."""
+LONGEST_BREATH = 100
+"""Events after which a turn lets others have theirs, however much of its answer has come already."""
 
 
 @attrs.frozen
@@ -62,13 +72,12 @@ class Resumed:
 class _Work:
     """What changes while a turn goes on."""
 
+    run: Run
     turn: Turn
     provider: Provider
     conversations: Conversations
     attachments: Attachments
-    begun: Callable[[], Awaitable[Begun]]
-    approvals: Approvals
-    stop: Stop
+    tell: Tell
     tally: Tally
     history: list[Message]
     tools: tuple[Tool, ...]
@@ -79,100 +88,98 @@ class _Work:
 
 
 async def run_turn(
-    turn: Turn,
+    run: Run,
     provider: Provider,
     conversations: Conversations,
     attachments: Attachments,
-    begun: Callable[[], Awaitable[Begun]],
-    approvals: Approvals,
-    stop: Stop,
+    tell: Tell,
     resumed: Resumed | None = None,
-) -> AsyncGenerator[Sequence[Event], None]:
-    """Answers a turn. The last event is `RunEnded`, whatever happens to the model or its tools; only where the server
-    stops while calls wait for somebody's consent there is none, and another worker goes on with it, `resumed`.
-
-    `begun` gives what is stored of the turn, once it is: the answer hangs on the last message of its path.
+) -> None:
+    """Answers the turn of a run. The last event is `RunEnded`, whatever happens to the model or its tools; only where
+    the server stops while calls wait for somebody's consent there is none, and another worker goes on with it,
+    `resumed`.
 
     Raises:
         DatabaseError: a message could not be stored. Nothing after that is told.
     """
     tally = Tally() if resumed is None else resumed.tally
+    turn, history = run.turn, list(run.turn.history)
     tools = () if turn.parameters.get("tool_choice") == "none" else tuple(turn.tools.values())
-    work = _Work(turn, provider, conversations, attachments, begun, approvals, stop, tally, list(turn.history), tools)
-    async with aclosing(_begin(work, resumed)) as batches:
-        async for events in batches:
-            yield events
+    tell = partial(_tell_counted, run, tally, tell)
+    work = _Work(run, turn, provider, conversations, attachments, tell, tally, history, tools)
+    await _begin(work, resumed)
     while not work.over:
         work.tally.hops += 1
         answer = Answer()
-        async with stop.interrupts(), aclosing(_ask(work, answer)) as batches:
-            async for events in batches:
-                yield events
+        async with run.stop.interrupts():
+            await _ask(work, answer)
         ending = _ending(work, answer)
         stored = await _store_answer(work, answer, ending)
         if stored:
-            yield [MessageStored(stored[0])]
+            tell([MessageStored(stored[0])])
         if ending is not None:
-            yield _end(work, ending)
-            return
-        async with aclosing(_run_tools(work, stored)) as batches:
-            async for events in batches:
-                yield events
+            _end(work, ending)
+        else:
+            await _run_tools(work, stored)
 
 
-async def _begin(work: _Work, resumed: Resumed | None) -> AsyncGenerator[Sequence[Event], None]:
+def _tell_counted(run: Run, tally: Tally, tell: Tell, events: Sequence[Event]) -> None:
+    """Tells what happens, and ends a turn in which more was said than may be: all of it is kept until the turn ends."""
+    tell(events)
+    for event in events:
+        raw: bytes | None = getattr(event, "raw", None)
+        tally.said += EVENT + (_size(event) if raw is None else len(raw))
+    if tally.said > run.turn.limits.max_answer:
+        run.stop.request(ANSWER_LIMIT)
+
+
+def _size(event: Event) -> int:
+    """How much an event says, in bytes, that was not told in a chunk of its server's."""
+    return len(event.text) if isinstance(event, TextDelta) else len(eventlog.pack([event]))
+
+
+async def _begin(work: _Work, resumed: Resumed | None) -> None:
     """What comes before the model is asked: the notices of the plugins, or the calls that another worker has begun."""
     if resumed is not None:
         work.last_id = resumed.stored[-1].id
-        async with aclosing(_run_tools(work, resumed.stored, begun=True)) as batches:
-            async for events in batches:
-                yield events
+        await _run_tools(work, resumed.stored, begun=True)
         return
-    told: list[Event] = list(work.turn.notices)
+    if work.turn.notices:
+        work.tell(work.turn.notices)
     if work.turn.stopped_for is not None:
-        told += _end(work, _Ending("stopped", work.turn.stopped_for))
-    if told:
-        yield told
+        _end(work, _Ending("stopped", work.turn.stopped_for))
 
 
-async def _ask(work: _Work, answer: Answer) -> AsyncGenerator[Sequence[Event], None]:
+async def _ask(work: _Work, answer: Answer) -> None:
     """One call of the model, and one more without tools if it refuses them. A failure is noted."""
     if images := await _take_images(work):
         answer.add(images)
-        yield images
+        work.tell(images)
     try:
-        async with aclosing(_stream(work, answer)) as batches:
-            async for events in batches:
-                yield events
+        await _stream(work, answer)
     except ProviderError as error:
         if not (work.tools and answer.empty and _may_go_without(work.turn) and _refuses_tools(error)):
             work.failure = error
             return
-    else:
-        return
-    work.tools = ()
-    yield [Notice("tools_unsupported", f"{work.turn.model} does not support tools; asking again without them.")]
-    async with aclosing(_ask(work, answer)) as batches:
-        async for events in batches:
-            yield events
+        work.tools = ()
+        work.tell(
+            [Notice("tools_unsupported", f"{work.turn.model} does not support tools; asking again without them.")]
+        )
+        await _ask(work, answer)
 
 
-async def _run_tools(
-    work: _Work, stored: Sequence[StoredMessage], *, begun: bool = False
-) -> AsyncGenerator[Sequence[Event], None]:
+async def _run_tools(work: _Work, stored: Sequence[StoredMessage], *, begun: bool = False) -> None:
     """Runs the tools that an answer asks for. `begun`: another worker has begun that."""
-    calls = ToolCalls(work.turn, work.tools, work.stop, work.conversations, work.approvals, work.tally)
-    running = calls.go_on(stored) if begun else calls.run(stored, partial(_paused, work, stored))
-    async with aclosing(running) as batches:
-        async for events in batches:
-            yield events
+    run = work.run
+    calls = ToolCalls(work.turn, work.tools, run.stop, work.conversations, run.approvals, work.tell, work.tally)
+    await (calls.go_on(stored) if begun else calls.run(stored, partial(_paused, work, stored)))
     work.history += calls.answers
     work.images = calls.images
     work.turn = attrs.evolve(work.turn, hidden=work.turn.hidden - calls.revealed)
     if calls.left_waiting:
         work.over = True
     elif ending := _ending_after_tools(work):
-        yield _end(work, ending)
+        _end(work, ending)
 
 
 def _paused(work: _Work, stored: Sequence[StoredMessage]) -> JsonObject:
@@ -181,19 +188,24 @@ def _paused(work: _Work, stored: Sequence[StoredMessage]) -> JsonObject:
     return paused
 
 
-def _end(work: _Work, ending: _Ending) -> list[Event]:
+def _end(work: _Work, ending: _Ending) -> None:
     work.over = True
-    return [*([ending.event] if ending.event else []), RunEnded(ending.state, ending.reason)]
+    work.tell([*([ending.event] if ending.event else []), RunEnded(ending.state, ending.reason)])
 
 
-async def _stream(work: _Work, answer: Answer) -> AsyncGenerator[Sequence[Event], None]:
+async def _stream(work: _Work, answer: Answer) -> None:
     """What the provider says, taken in as it comes. A stop closes the provider's generator, and so its connection."""
     stream = work.provider.stream(await _request(work))
+    breath = 0
     try:
         async for events in stream:
             images = len(answer.images)
             answer.add(events)
-            yield events if len(answer.images) == images else await _keep_images(work, answer, images, events)
+            work.tell(events if len(answer.images) == images else await _keep_images(work, answer, images, events))
+            breath += len(events)
+            if breath > LONGEST_BREATH:
+                breath = 0
+                await asyncio.sleep(0)
     finally:
         if isinstance(stream, AsyncGenerator):
             await stream.aclose()
@@ -201,7 +213,7 @@ async def _stream(work: _Work, answer: Answer) -> AsyncGenerator[Sequence[Event]
 
 async def _keep_images(work: _Work, answer: Answer, known: int, events: Sequence[Event]) -> Sequence[Event]:
     """The events with links to their images. Of the answer's images those after the `known` ones came with them."""
-    await work.begun()  # the files hang on the conversation
+    await asyncio.shield(work.run.begun)  # the files hang on the conversation; a stop does not undo that it is stored
     kept = await work.attachments.keep(work.turn.principal, work.turn.conversation_id, events)
     answer.images[known:] = [event.part for event in kept if isinstance(event, Attachment)]
     return kept
@@ -241,8 +253,8 @@ def _ending(work: _Work, answer: Answer) -> _Ending | None:
     if work.failure is not None:
         broken = isinstance(work.failure, StreamBroken) and not answer.empty
         return _Ending("incomplete" if broken else "failed", work.failure.code, event=failed(work.failure))
-    if work.stop.reason is not None:
-        return _stopped(work.stop.reason)
+    if work.run.stop.reason is not None:
+        return _stopped(work.run.stop.reason, work.turn.limits)
     if answer.finish_reason is None:
         return _Ending("incomplete", "no_finish_reason")
     if not answer.tool_calls:
@@ -269,7 +281,10 @@ def _pause(reason: str, text: str, data: JsonObject) -> _Ending:
     return _Ending("incomplete", reason, not_run=f"This tool was not run. {text}", event=Notice(reason, text, data))
 
 
-def _stopped(reason: str) -> _Ending:
+def _stopped(reason: str, limits: Limits) -> _Ending:
+    if reason == ANSWER_LIMIT:
+        text = f"Paused: what was said in this turn has more than {limits.max_answer} bytes as it came."
+        return _pause(reason, text, {"limit": limits.max_answer})
     state: RunState = "incomplete" if reason == SERVER_STOPPED else "stopped"
     lost = "The answer was stopped: it could not be kept."
     told = Failed(lost, DatabaseError.code) if reason == LOG_FAILED else None
@@ -277,8 +292,8 @@ def _stopped(reason: str) -> _Ending:
 
 
 def _ending_after_tools(work: _Work) -> _Ending | None:
-    if work.stop.reason is not None:
-        return _stopped(work.stop.reason)
+    if work.run.stop.reason is not None:
+        return _stopped(work.run.stop.reason, work.turn.limits)
     count, limit = work.tally.errors_in_a_row, work.turn.limits.tool_errors
     if count < limit:
         return None
@@ -308,7 +323,7 @@ async def _store_answer(work: _Work, answer: Answer, ending: _Ending | None) -> 
     )
     said = await work.attachments.out_of_text(work.turn.principal, work.turn.conversation_id, messages[0].message)
     messages[0] = attrs.evolve(messages[0], message=said)
-    parent_id = work.last_id or (await work.begun()).path[-1].id
+    parent_id = work.last_id or (await work.run.begun).path[-1].id
     stored = await work.conversations.add_answer(work.turn.principal, work.turn.conversation_id, parent_id, messages)
     work.history.append(messages[0].message)
     work.last_id = stored[-1].id

@@ -3,7 +3,7 @@
 These are pure values: where they are stored and how a client sees them is decided elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
@@ -69,19 +69,15 @@ def content_text(content: Content) -> str:
 
 
 @attrs.frozen(kw_only=True)
-class StoredMessage:
-    """A message in the database.
+class MessageRecord:
+    """A message with what is kept beside it.
 
     `state` is `complete`; `partial` for an answer that broke off or was stopped; `pending` for the place of a tool's
     answer while the tool runs (after a crash it says that the outcome is unknown). `finish_reason`, `model`,
     `usage`, `generation_id`, `provider` and `routing` are set on answers. `tool_name` and `is_error` on tool messages.
     """
 
-    id: int
-    conversation_id: str
-    parent_id: int | None
     message: Message
-    created_at: datetime
     state: Literal["complete", "partial", "pending"] = "complete"
     run_id: str | None = None
     client_message_id: str | None = None
@@ -95,6 +91,16 @@ class StoredMessage:
     tool_name: str | None = None
     is_error: bool = False
     metadata: JsonObject = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class StoredMessage(MessageRecord):
+    """A message in the database."""
+
+    id: int
+    conversation_id: str
+    parent_id: int | None
+    created_at: datetime
 
 
 @attrs.frozen
@@ -121,12 +127,16 @@ class ModelRequest:
 
 @attrs.frozen
 class Limits:
-    """Where a turn stops by itself. Times in seconds, sizes in characters, cost in US dollars (None: no limit)."""
+    """Where a turn stops by itself. Times in seconds, sizes in characters, cost in US dollars (None: no limit).
+
+    `max_answer` is in bytes: all that models and tools say in the turn, with the chunks in which it comes.
+    """
 
     hops: int = 40
     tool_errors: int = 10
     tool_timeout: float = 120.0
     tool_output: int = 100_000
+    max_answer: int = 2**28
     approval_timeout: float = 3600.0
     cost: float | None = None
 
@@ -334,9 +344,9 @@ class ToolFinished:
 class Notice:
     """Something that the user should know and the model did not say.
 
-    `kind` is one of: tools_unsupported, hop_limit, tool_error_limit, cost_limit, repeated_call, approval_required,
-    question_declined, tool_followup_required, tool_progress, image_not_kept, or a plugin's own. `data` are its numbers
-    and names.
+    `kind` is one of: tools_unsupported, hop_limit, tool_error_limit, cost_limit, answer_limit, repeated_call,
+    approval_required, question_declined, tool_followup_required, tool_progress, image_not_kept, or a plugin's own.
+    `data` are its numbers and names.
     """
 
     kind: str
@@ -381,3 +391,6 @@ Event: TypeAlias = (
     | RunEnded
 )
 """Everything that a run's log may hold: a closed union, so that `match` can be checked for completeness."""
+
+Tell: TypeAlias = Callable[[Sequence[Event]], None]
+"""Takes what happens into a run's log."""

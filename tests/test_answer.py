@@ -194,10 +194,10 @@ def test_the_time_for_an_event_does_not_grow() -> None:
     """The last of 200,000 pieces takes no longer than the first."""
 
     def add(answer: Answer, number: int) -> float:
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in range(number):
             answer.add([TextDelta("word "), ReasoningDelta("t", [{"type": "reasoning.text", "text": "t", "index": 0}])])
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     answer = Answer()
     first = min(add(answer, 2000) for _ in range(5))

@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from chatcore import attachments, sse
+from chatcore.builtin.disk import DiskFiles
 from chatcore.chunks import ChunkReader
 from chatcore.database import Conversations
 from chatcore.errors import NotFound
@@ -35,7 +36,7 @@ def chunk(**delta: Any) -> dict[str, Any]:
 def read(*chunks: Any) -> list[ModelEvent]:
     """The events of a stream with these chunks, in one read."""
     reader = ChunkReader()
-    events = reader.read([sse.Event(json.dumps(one).encode()) for one in chunks])
+    events = reader.feed(b"".join(sse.encode(json.dumps(one).encode()) for one in chunks))
     return [*events, Finish("stop", raw=b"")]
 
 
@@ -166,6 +167,22 @@ async def test_an_image_that_cannot_be_stored_stays_as_it_came(
         "type": "image_not_kept",
         "message": "An image of this answer could not be stored as a file.",
     }
+    assert (await history(chat, reply))["content"] == [{"type": "text", "text": f"Look: {URI}"}, PART]
+
+
+async def test_a_blob_store_that_does_not_answer_holds_nobody_up(
+    make_chat: MakeChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above, for an image in a chunk and one in the text."""
+
+    async def never(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("chatcore.builtin.disk.DiskFiles.put", never)
+    monkeypatch.setattr(attachments, "STORE", 0.05)
+    chat = await make_chat(provider=ScriptedProvider([read(chunk(images=[PART]), chunk(content=f"Look: {URI}"))]))
+    reply = await chat.say("draw")
+    assert [notice.data["type"] for notice in reply.named("notice")] == ["image_not_kept"]
     assert (await history(chat, reply))["content"] == [{"type": "text", "text": f"Look: {URI}"}, PART]
 
 
@@ -327,6 +344,26 @@ async def test_a_file_that_cannot_be_deleted_is_deleted_later(
     await kept.sweep()
     assert (await fetched(chat, part["image_url"]["url"])).status_code == 404
     assert await kept.table.orphans() == []
+
+
+async def test_a_file_that_can_never_be_deleted_keeps_no_other(
+    make_chat: MakeChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of the conversation go."""
+    chat = await make_chat(provider=ScriptedProvider([read(chunk(images=[PART, PART, PART]))]))
+    reply = await chat.say("draw")
+    kept = chat.app.extensions["chatcore"].attachments
+    first, *_ = [part["metadata"]["attachment_id"] for part in parts_of(reply)]
+    delete = DiskFiles.delete
+
+    async def fails(self: DiskFiles, key: str) -> None:
+        if first in key:
+            raise OSError("it is locked")
+        await delete(self, key)
+
+    monkeypatch.setattr(DiskFiles, "delete", fails)
+    assert (await chat.client.delete(f"/api/chat/conversations/{reply.session_id}")).status_code == 204
+    assert [row_id for row_id, _ in await kept.table.orphans()] == [first]
 
 
 async def test_an_image_is_not_kept_for_a_conversation_that_is_gone(make_chat: MakeChat) -> None:

@@ -1,7 +1,7 @@
 """Questions of running tools, and waiting for the answer (chatcore/questions.py)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -42,8 +42,8 @@ class Log:
         self.events: list[Event] = []
         self._news = asyncio.Event()
 
-    def tell(self, event: Event) -> None:
-        self.events.append(event)
+    def tell(self, events: Sequence[Event]) -> None:
+        self.events.extend(events)
         self._news.set()
 
     async def first(self) -> Event:
@@ -78,6 +78,19 @@ async def test_the_end_of_a_call_ends_its_questions(table: QuestionTable) -> Non
         assert (await waiting).reason == (await asking.ask(WHEN)).reason == "the call has ended"
         assert await table.open(LOCAL) == []
     assert [event.outcome for event in log.events if isinstance(event, QuestionClosed)] == ["cancel"]
+
+
+async def test_a_call_asks_only_so_much_at_a_time(table: QuestionTable) -> None:
+    """One question more is refused: a server of tools could ask without end."""
+    log = Log()
+    async with asyncio.timeout(5) as limit:
+        asking = Asking(TURN, CALL, Questions(table), log.tell, Clock(limit))
+        waiting = [asyncio.create_task(asking.ask(WHEN)) for _ in range(11)]
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        with pytest.raises(ToolFailed, match="more than 10 questions"):
+            await done.pop()
+        await asking.end()
+        await asyncio.wait(waiting)
 
 
 async def test_a_limit_rests_while_anybody_is_asked() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +31,8 @@ from chatcore.types import (
     Failed,
     Message,
     MessageStored,
+    ModelEvent,
+    ModelRequest,
     Principal,
     RunEnded,
     RunStarted,
@@ -141,6 +143,22 @@ async def test_a_reader_gets_exactly_the_rest(bench: Bench) -> None:
     events = await bench.read(run_id)
     for after in range(len(events) + 1):
         assert await bench.read(run_id, after) == events[after:]
+
+
+async def test_an_answer_that_never_waits_can_be_stopped(bench: Bench) -> None:
+    """Others have their turn only where the run lets them; a stop that comes there ends it like any other."""
+
+    class Flood(ScriptedProvider):
+        async def stream(self, request: ModelRequest) -> AsyncIterator[Sequence[ModelEvent]]:
+            while True:
+                yield text(*"x" * 101)
+
+    turn, begun = await bench.begin()
+    bench.runs.start(turn, Flood(), lambda: ready(begun))
+    async with asyncio.timeout(10):
+        await (await bench.runs.reader(ANN, turn.id)).next()
+        record = await bench.runs.stop(ANN, turn.id)
+    assert (record.state, record.reason) == ("stopped", "user")
 
 
 async def test_a_run_is_its_owners(bench: Bench) -> None:

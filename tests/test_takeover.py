@@ -107,7 +107,7 @@ class World:
         reader = await runs.reader(LOCAL, "run1")
         while not any(isinstance(event, ApprovalRequested) for event in started.events):
             await reader.next()
-        [asked] = await runs.approvals(LOCAL)
+        [asked] = await Approvals(self.database).open(LOCAL)
         return runs, asked
 
     async def kill(self, runs: Runs) -> None:
@@ -161,7 +161,7 @@ async def test_a_worker_that_stops_leaves_the_run_to_the_next(world: World, end:
     second = world.worker("two")
     assert await second.recover() == 1
     assert (await world.record()).state == "waiting"
-    await second.decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
+    await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     events = await world.events()
     assert len(of(ApprovalRequested, events)) == 1
     assert [event.result.text for event in of(ToolFinished, events)] == ["gone"]
@@ -179,7 +179,7 @@ async def test_what_the_log_lost_is_told_again(world: World) -> None:
     assert not of(ApprovalRequested, logged)
     second = world.worker("two")
     await second.recover(["one"])
-    await second.decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
+    await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     events = await world.events()
     [again] = of(ApprovalRequested, events)
     assert again.digest == asked.digest
@@ -197,7 +197,7 @@ async def test_what_a_dead_worker_had_written_is_kept(world: World) -> None:
     await world.kill(first)
     second = world.worker("two")
     await second.recover(["one"])
-    await second.decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
+    await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     while second.count:
         await asyncio.sleep(0.005)
     events = await world.events()
@@ -224,7 +224,7 @@ async def test_an_allowed_call_waits_for_its_tool(world: World, monkeypatch: pyt
     second = world.worker("two")
     looks = counted(monkeypatch, second._plugins.registry, "tools")
     await second.recover()
-    await second.decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
+    await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     while len(looks) < 3:
         await asyncio.sleep(0)
     world.there = True
@@ -254,7 +254,7 @@ async def test_a_tool_that_does_not_come_is_an_answer(world: World, monkeypatch:
     world.there = False
     second = world.worker("two")
     await second.recover()
-    await second.decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
+    await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     [finished] = of(ToolFinished, await world.events())
     assert "There is no tool 'destroy'" in finished.result.text
 
@@ -265,7 +265,7 @@ async def test_without_its_provider_the_run_fails(world: World) -> None:
     await first.close()
     second = world.worker("two", provider=False)
     await second.recover()
-    await second.decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
+    await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     *_, failed, ended = await world.events()
     assert isinstance(failed, Failed)
     assert ended.state == "failed"
@@ -289,6 +289,6 @@ async def test_a_run_that_cannot_be_gone_on_with_is_closed(world: World, lost: s
     await second.recover()
     record = await world.record()
     assert (record.state, record.reason) == ("incomplete", "server_stopped")
-    assert await second.approvals(LOCAL) == []
+    assert await Approvals(world.database).open(LOCAL) == []
     assert await Approvals(world.database).unsettled("run1") == []
     assert world.done == []

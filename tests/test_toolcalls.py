@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Stage:
     stop: Stop = attrs.field(factory=Stop)
     tally: Tally = attrs.field(factory=Tally)
     approvals: Approvals = attrs.field(init=False)
+    log: "asyncio.Queue[Event | None]" = attrs.field(factory=asyncio.Queue)
 
     def __attrs_post_init__(self) -> None:
         self.approvals = Approvals(ApprovalTable(self.database))
@@ -70,7 +72,24 @@ class Stage:
 
     def calls(self) -> ToolCalls:
         tools = tuple(self.turn.tools.values())
-        return ToolCalls(self.turn, tools, self.stop, Conversations(self.database), self.approvals, self.tally)
+        conversations = Conversations(self.database)
+        return ToolCalls(self.turn, tools, self.stop, conversations, self.approvals, self.tell, self.tally)
+
+    def tell(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self.log.put_nowait(event)
+
+    async def play(self, calls: Coroutine[Any, Any, None], meanwhile: "Meanwhile | None" = None) -> list[Event]:
+        """All that is told while calls are run; `meanwhile` is called with each event as it comes, and awaited."""
+        told = []
+        running = asyncio.create_task(calls)
+        running.add_done_callback(lambda _: self.log.put_nowait(None))
+        while (event := await self.log.get()) is not None:
+            told.append(event)
+            if meanwhile is not None:
+                await meanwhile(event)
+        await running
+        return told
 
     async def decide(self, asked: ApprovalRequested, decision: Any) -> None:
         await self.approvals.table.decide(LOCAL, self.turn.id, asked.call_id, asked.digest, decision)
@@ -100,17 +119,6 @@ LOOK = ToolCall("b", "look", "{}")
 Meanwhile = Callable[[Event], Any]
 
 
-async def play(batches: AsyncIterator[Sequence[Event]], meanwhile: Meanwhile | None = None) -> list[Event]:
-    """All events; `meanwhile` is called with each as it comes, and awaited."""
-    told = []
-    async for events in batches:
-        for event in events:
-            told.append(event)
-            if meanwhile is not None:
-                await meanwhile(event)
-    return told
-
-
 def answers(events: Sequence[Event]) -> dict[str, ToolResult]:
     return {event.call.id: event.result for event in events if isinstance(event, ToolFinished)}
 
@@ -120,7 +128,7 @@ def kinds(events: Sequence[Event]) -> list[str]:
 
 
 async def run(stage: Stage, *calls: ToolCall, meanwhile: Meanwhile | None = None) -> list[Event]:
-    return await play(stage.calls().run(await stage.answer(*calls), lambda: {"kept": True}), meanwhile)
+    return await stage.play(stage.calls().run(await stage.answer(*calls), lambda: {"kept": True}), meanwhile)
 
 
 def deciding(stage: Stage, decision: str) -> Meanwhile:
@@ -175,7 +183,7 @@ async def test_other_calls_are_run_meanwhile(stage: Stage) -> None:
             stage.approvals.wake()
 
     calls = stage.calls()
-    await play(calls.run(await stage.answer(MOON, LOOK), dict), meanwhile)
+    await stage.play(calls.run(await stage.answer(MOON, LOOK), dict), meanwhile)
     assert stage.done == ["looked", "destroyed moon"]
     assert [without_frame(message.text) for message in calls.answers] == ["moon is gone", "all there"]
 
@@ -211,12 +219,12 @@ async def test_a_tool_that_has_changed_since_it_was_asked_for_is_not_run(stage: 
             asked.append(event)
             stage.stop.request("server_stopped")
 
-    await play(first.run(stored, dict), meanwhile)
+    await stage.play(first.run(stored, dict), meanwhile)
     await stage.decide(asked[0], "approve")
     stage.stop = Stop()
     changed = attrs.evolve(stage.turn.tools["destroy"], description="Destroys everything.")
     stage.turn = attrs.evolve(stage.turn, tools={"destroy": changed})
-    events = await play(stage.calls().go_on(stored))
+    events = await stage.play(stage.calls().go_on(stored))
     assert "not any more what the user has consented to" in answers(events)["a"].text
     assert stage.done == []
 
@@ -277,7 +285,7 @@ async def test_a_server_that_stops_leaves_the_call_waiting(stage: Stage) -> None
             stage.stop.request("server_stopped")
 
     calls = stage.calls()
-    await play(calls.run(stored, lambda: {"kept": True}), meanwhile)
+    await stage.play(calls.run(stored, lambda: {"kept": True}), meanwhile)
     assert calls.left_waiting
     assert await stage.state() == ("waiting", "approval")
     assert await stage.approvals.table.paused("run1") == {"kept": True}
@@ -286,7 +294,7 @@ async def test_a_server_that_stops_leaves_the_call_waiting(stage: Stage) -> None
     stage.stop, stage.approvals = Stop(), Approvals(stage.approvals.table)
     await stage.decide(asked[0], "approve")
     next_calls = stage.calls()
-    events = await play(next_calls.go_on(path[1:]))
+    events = await stage.play(next_calls.go_on(path[1:]))
     assert kinds(events) == ["ToolStarted", "ToolFinished"]
     assert stage.done == ["looked", "destroyed moon"]
     assert [without_frame(message.text) for message in next_calls.answers] == ["moon is gone", "all there"]
@@ -295,7 +303,7 @@ async def test_a_server_that_stops_leaves_the_call_waiting(stage: Stage) -> None
 async def test_what_a_dead_worker_had_running_is_not_repeated(stage: Stage) -> None:
     """Its outcome is unknown. That it was allowed once does not let it run twice."""
     stored = await stage.answer(MOON, LOOK)
-    events = await play(stage.calls().go_on(stored))
+    events = await stage.play(stage.calls().go_on(stored))
     assert {result.text for result in answers(events).values()} == {UNKNOWN_OUTCOME}
     assert stage.done == []
 
@@ -308,7 +316,7 @@ async def test_images_of_a_dead_worker_are_kept(stage: Stage) -> None:
         LOCAL, stored[1].id, "drawn", is_error=False, metadata={"parts": [part]}
     )
     calls = stage.calls()
-    await play(calls.go_on([stored[0], done]))
+    await stage.play(calls.go_on([stored[0], done]))
     assert calls.images == [part]
 
 
@@ -323,6 +331,52 @@ async def test_a_tool_that_cancels_itself_has_failed(stage: Stage) -> None:
     events = await run(stage, ToolCall("a", "lost"))
     assert kinds(events)[:2] == ["ToolStarted", "ToolFinished"]
     assert "cancelled" in answers(events)["a"].text
+
+
+async def test_not_all_tools_run_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that find no room wait, and their time with them."""
+    monkeypatch.setattr("chatcore.toolcalls.AT_ONCE", 2)
+    running, most = 0, 0
+
+    async def work() -> str:
+        """Works."""
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running -= 1
+        return "done"
+
+    stage.turn = attrs.evolve(stage.turn, tools={"work": Tool.of(work)})
+    given = answers(await run(stage, *(ToolCall(str(number), "work") for number in range(7))))
+    assert [result.text for result in given.values()] == ["done"] * 7
+    assert most == 2
+
+
+async def test_a_tool_that_cannot_be_cancelled_does_not_hold_up_the_stop(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left behind after a moment, and what it still says is told to nobody."""
+    monkeypatch.setattr("chatcore.toolcalls.CANCEL_PATIENCE", 0.05)
+    go_on, done = asyncio.Event(), asyncio.Event()
+
+    async def deaf(invocation: Invocation) -> str:
+        """Does not listen."""
+        stage.stop.request("user")
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await go_on.wait()
+        invocation.progress("still here", None, None)
+        done.set()
+        return "done"
+
+    stage.turn = attrs.evolve(stage.turn, tools={"deaf": Tool.of(deaf)})
+    events = await run(stage, ToolCall("a", "deaf"))
+    assert "stopped before it had answered" in answers(events)["a"].text
+    go_on.set()
+    await done.wait()
+    assert stage.log.empty()
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -409,6 +463,6 @@ async def test_the_questions_of_a_lost_worker_are_closed(stage: Stage) -> None:
     stored = await stage.answer(LOOK)
     asked = asked_of(stage.turn, LOOK, Question(message="Where?"))
     await stage.approvals.questions.table.ask(asked)
-    events = await play(stage.calls().go_on(stored))
+    events = await stage.play(stage.calls().go_on(stored))
     assert answers(events)["b"] == ToolResult(UNKNOWN_OUTCOME, True)
     assert await stage.approvals.questions.table.open(LOCAL) == []

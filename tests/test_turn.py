@@ -1,7 +1,7 @@
 """What a turn does: the loop of model and tools, and what it leaves in the database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Begun, Conversations, Database, NewMessage, NewRun
 from chatcore.errors import ProviderRefused, ProviderUnavailable, StreamBroken, ToolFailed
 from chatcore.paused import Tally
+from chatcore.run import Run
 from chatcore.stop import Stop
 from chatcore.testing.scripted import ScriptedProvider, call, text, think
 from chatcore.toolcalls import UNKNOWN_OUTCOME, without_frame
 from chatcore.tools import Tool, ToolCall, ToolResult
-from chatcore.turn import Resumed, run_turn
+from chatcore.turn import LONGEST_BREATH, Resumed, run_turn
 from chatcore.types import (
     LOCAL,
     Attachment,
@@ -31,6 +32,7 @@ from chatcore.types import (
     Message,
     MessageStored,
     Notice,
+    ReasoningDelta,
     RunEnded,
     StoredMessage,
     TextDelta,
@@ -51,13 +53,27 @@ class Stage:
     stop: Stop
     approvals: Approvals
 
-    async def play(self, provider: ScriptedProvider) -> list[Event]:
-        return [event async for events in self.turned(provider) for event in events]
+    async def play(
+        self,
+        provider: ScriptedProvider,
+        resumed: Resumed | None = None,
+        meanwhile: Callable[[Sequence[Event]], None] = lambda _: None,
+        begun: "asyncio.Future[Begun] | None" = None,
+    ) -> list[Event]:
+        """Answers the turn. Gives what was told; `meanwhile` is called with it as it comes."""
+        told: list[Event] = []
 
-    def turned(self, provider: ScriptedProvider, resumed: Resumed | None = None) -> AsyncIterator[Sequence[Event]]:
-        begun = ready(self.begun)
+        def tell(events: Sequence[Event]) -> None:
+            told.extend(events)
+            meanwhile(events)
+
+        run = Run(self.turn, self.approvals, strict=False, grace=None)
+        run.stop, run.begun = self.stop, begun or asyncio.get_running_loop().create_future()
+        if begun is None:
+            run.begun.set_result(self.begun)
         attachments = Attachments.of(self.conversations.database, lambda: DiskFiles(Path("unused")), ())
-        return run_turn(self.turn, provider, self.conversations, attachments, begun, self.approvals, self.stop, resumed)
+        await run_turn(run, provider, self.conversations, attachments, tell, resumed)
+        return told
 
     async def stored(self) -> list[StoredMessage]:
         return list(await self.conversations.path(LOCAL, self.turn.conversation_id))
@@ -110,13 +126,6 @@ async def stage(database: Database) -> Stage:
         tools=tools,
     )
     return Stage(conversations, begun, turn, Stop(), Approvals(ApprovalTable(database)))
-
-
-def ready(begun: Begun) -> Callable[[], Awaitable[Begun]]:
-    async def give() -> Begun:
-        return begun
-
-    return give
 
 
 def of(kind: type[Any], events: list[Event]) -> list[Any]:
@@ -249,10 +258,7 @@ async def test_a_long_output_is_cut(stage: Stage) -> None:
 async def test_a_stop_keeps_what_was_said(stage: Stage) -> None:
     """The provider is closed, the text is stored as partial, the run ends as stopped."""
     provider = ScriptedProvider([text("Once upon"), asyncio.Event()])
-    events: list[Event] = []
-    async for batch in stage.turned(provider):
-        events += batch
-        stage.stop.request("user")
+    events = await stage.play(provider, meanwhile=lambda _: stage.stop.request("user"))
     assert provider.closed.is_set()
     answer = (await stage.stored())[-1]
     assert (answer.message.text, answer.state) == ("Once upon", "partial")
@@ -274,12 +280,13 @@ async def test_a_stop_during_tools_answers_every_call(stage: Stage) -> None:
 
     stage.turn = attrs.evolve(stage.turn, tools={**stage.turn.tools, "endless": Tool.of(endless)})
     provider = ScriptedProvider([[*call("lookup", id="a", word="x"), *call("endless", id="b")]])
-    events: list[Event] = []
-    async for batch in stage.turned(provider):
-        events += batch
-        if of(ToolFinished, list(batch)):
-            await entered.wait()
+
+    def meanwhile(events: Sequence[Event]) -> None:
+        if of(ToolFinished, list(events)):
+            assert entered.is_set()
             stage.stop.request("user")
+
+    events = await stage.play(provider, meanwhile=meanwhile)
     assert cancelled.is_set()
     answers = {stored.message.tool_call_id: stored for stored in (await stage.stored())[2:]}
     assert answers["a"].message.text == "x means much"
@@ -400,6 +407,44 @@ async def test_the_cost_limit_pauses_the_turn(stage: Stage) -> None:
     assert ended(events) == ("incomplete", "cost_limit")
 
 
+async def test_an_answer_without_end_is_ended(stage: Stage) -> None:
+    """With more bytes than a turn may say: its provider's stream is closed, and what there is of it is stored."""
+    stage.turn = attrs.evolve(stage.turn, limits=Limits(max_answer=10_000))
+    provider = ScriptedProvider([text("x" * 1000)] * 1000)
+    events = await stage.play(provider)
+    assert provider.closed.is_set()
+    [notice] = of(Notice, events)
+    assert (notice.kind, notice.data) == ("answer_limit", {"limit": 10_000})
+    assert ended(events) == ("incomplete", "answer_limit")
+    [_, answer] = await stage.stored()
+    assert (answer.state, answer.message.text) == ("partial", "".join(event.text for event in of(TextDelta, events)))
+    assert 9_000 <= len(answer.message.text) <= 10_000 + 1000 * LONGEST_BREATH
+
+
+@pytest.mark.parametrize(
+    "said",
+    [TextDelta("", b"x" * 900), Attachment({"data": "x" * 900}), ReasoningDelta("x" * 900), TextDelta("x" * 900)],
+)
+async def test_everything_that_a_model_says_counts(stage: Stage, said: Event) -> None:
+    """Also the chunk that text came in, and what is no text. Events count more than their bytes."""
+    stage.turn = attrs.evolve(stage.turn, limits=Limits(max_answer=2000))
+    events = await stage.play(ScriptedProvider([[said]]))
+    assert ended(events) == ("completed", "stop")
+    events = await stage.play(ScriptedProvider([[said, said]]))
+    assert ended(events) == ("incomplete", "answer_limit")
+
+
+async def test_what_tools_say_counts(stage: Stage) -> None:
+    """Over all hops: when it is too much the model is not asked again, and the next turn can go on."""
+    stage.turn = attrs.evolve(stage.turn, limits=Limits(max_answer=10_000))
+    provider = ScriptedProvider(*[[call("lookup", id=f"c{n}", word=f"{n}" + "x" * 1000)] for n in range(20)])
+    events = await stage.play(provider)
+    assert 2 <= len(provider.requests) < 5
+    assert ended(events) == ("incomplete", "answer_limit")
+    path = await stage.stored()
+    assert [stored.message.role for stored in path] == ["user", *["assistant", "tool"] * len(provider.requests)]
+
+
 async def test_tool_choice_none_offers_no_tools(stage: Stage) -> None:
     """The request says that no tool is to be used: the model is not shown any."""
     stage.turn = attrs.evolve(stage.turn, parameters={"tool_choice": "none"})
@@ -431,6 +476,22 @@ async def test_images_of_tools_stand_before_the_next_answer(stage: Stage) -> Non
     assert kinds.index("ToolFinished") < kinds.index("Attachment") < kinds.index("TextDelta")
     assert of(Attachment, events)[0].part == part
     assert (await stage.stored())[-1].message.images == (part,)
+
+
+async def test_a_stop_does_not_keep_a_turn_from_being_stored(stage: Stage) -> None:
+    """Also where an image waits for that: the answer, as far as it came, has its place."""
+    image = Attachment({"type": "image_url", "image_url": {"url": "data:image/png;base64,aVZCT1J3"}})
+    stored: asyncio.Future[Begun] = asyncio.get_running_loop().create_future()
+    provider = ScriptedProvider([text("Look:"), [image]])
+
+    def meanwhile(events: Sequence[Event]) -> None:
+        if of(TextDelta, list(events)):
+            asyncio.get_running_loop().call_later(0.01, stage.stop.request, "user")
+            asyncio.get_running_loop().call_later(0.02, stored.set_result, stage.begun)
+
+    events = await stage.play(provider, meanwhile=meanwhile, begun=stored)
+    assert ended(events) == ("stopped", "user")
+    assert (await stage.stored())[-1].message.text == "Look:"
 
 
 async def test_a_model_that_asks_for_the_same_again_and_again_is_paused(stage: Stage) -> None:
@@ -465,7 +526,7 @@ async def test_a_turn_that_waited_goes_on_where_it_was(stage: Stage) -> None:
     )
     provider = ScriptedProvider([call("lookup", word="y")], [text("never asked")])
     resumed = Resumed(Tally(hops=2), stored)
-    events = [event async for events in stage.turned(provider, resumed) for event in events]
+    events = await stage.play(provider, resumed)
     assert [without_frame(message.text) for message in provider.requests[0].messages][1:] == ["", "x means much"]
     assert ended(events) == ("incomplete", "hop_limit")
     assert (await stage.stored())[3].parent_id == stored[-1].id
