@@ -1,5 +1,6 @@
 """`chatcore serve`."""
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ def serve(ctx: click.Context) -> None:
     """Serve the chat API."""
     loaded = load_config(ctx)
     if loaded.config.workers == 1:
+        gc.disable()  # while everything is loaded: that stays, and to look through it takes a tenth of the start
         from chatcore.serving.server import run  # noqa: PLC0415  it loads everything, which a supervisor leaves to its workers
 
         run(loaded)

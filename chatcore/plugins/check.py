@@ -162,17 +162,18 @@ def _contributions(
 def check_routes(blueprint: "Blueprint") -> Sequence[str]:
     """The routes of a blueprint as `METHOD /path/<>`.
 
-    Only an application can tell them, so it is registered with one that is thrown away. Files of the blueprint's
-    `static_folder` have no view of the plugin's and need no policy; as everything without one they need a principal.
+    Only an application can tell them, so it is registered with one that is thrown away.
 
     Raises:
         PluginError: a view has no policy, or the blueprint reaches into requests that are not its own.
     """
-    from quart import Blueprint, Quart  # noqa: PLC0415  as above
+    from quart import Quart  # noqa: PLC0415  as above
 
     from chatcore.access import policy_of  # noqa: PLC0415  it needs quart
+    from chatcore.routing import Rule  # noqa: PLC0415  as above
 
     app = Quart("chatcore.check", static_folder=None)
+    app.url_rule_class = Rule
     app.register_blueprint(blueprint)
     if reaching := [name for name, functions in _app_wide(app) if functions]:
         raise PluginError(
@@ -180,8 +181,7 @@ def check_routes(blueprint: "Blueprint") -> Sequence[str]:
             "only its own requests are its business; 'prepare_turn' and authenticators serve all"
         )
     for endpoint, view in app.view_functions.items():
-        of_static_folder = getattr(view, "__func__", None) is Blueprint.send_static_file
-        if policy_of(view) is None and not of_static_folder:
+        if policy_of(view) is None:
             raise PluginError(
                 f"the view {endpoint}, {place(view)}, does not say who may call it: "
                 "write @public or @authenticated (from chatcore.access) between its route and its 'def'"

@@ -77,21 +77,29 @@ class Hook:
     implementers: tuple[str, ...]
 
 
+class _Hooks(pluggy.PluginManager):
+    """Looks for hooks among the names that can be one: most that a class has are Python's own."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+
+
 class Plugins:
     """The plugins of one app, and what they contribute."""
 
     def __init__(self, loaded: Loaded, database: "Database") -> None:
-        self.registry = Registry()
-        self.trust = Trust(loaded.config.tool_policy, database)
+        config = loaded.config
+        self.registry = Registry(default_model=config.default_model, default_provider=config.default_provider)
+        self.trust = Trust(config.tool_policy, database)
         self.accounts = Accounts(
             database,
-            loaded.config.data / "accounts.key",
-            public_url=loaded.config.browser_url,
+            config.data / "accounts.key",
+            public_url=config.browser_url,
             registered=lambda: self.registry.accounts,
         )
         self._loaded = loaded
         self._database = database
-        self._manager = pluggy.PluginManager(hookspec.project_name)
+        self._manager = _Hooks(hookspec.project_name)
         self._manager.add_hookspecs(Plugin)
         self._specs = [name for name in vars(Plugin) if self._manager.parse_hookspec_opts(Plugin, name) is not None]
         self._rows: list[Row] = []
@@ -211,7 +219,7 @@ class Plugins:
         return attrs.evolve(row, state="on", plugin=plugin, contributes=labels)
 
     def _failed(self, row: Row, error: ChatcoreError) -> Row:
-        row = attrs.evolve(row, state="off" if isinstance(error, PluginOff) else "failed", reason=_text(error))
+        row = attrs.evolve(row, state="off" if isinstance(error, PluginOff) else "failed", reason=error.in_full)
         if row.state == "off":
             logger.info("%s is off: %s", row.provenance, row.reason)
         else:
@@ -236,11 +244,8 @@ class Plugins:
 
     def _host(self) -> Host:
         config = self._loaded.config
-        provider_for = partial(
-            self.registry.provider_for, default_model=config.default_model, default_provider=config.default_provider
-        )
         return Host(
-            provider_for,
+            self.registry.provider_for,
             lambda: self.trust.free(self.registry.tools()),
             config.limits,
             self.accounts,
@@ -341,10 +346,6 @@ def _where(error: BaseException) -> str:
     """The line of the plugin that an exception came from, as far as it is known."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<frozen", __file__))]
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-
-
-def _text(error: ChatcoreError) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def _first_line(documented: object) -> str:

@@ -14,6 +14,7 @@ the whole machine slept, counts no more than another.
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import multiprocessing
 import os
@@ -191,6 +192,7 @@ def _work(loaded: Loaded, slot: int, listening: socket.socket, line: Connection,
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINAL)
     _keep_to_itself()
     faulthandler.enable()
+    gc.disable()  # as in `commands.serve`
     from chatcore.serving.supervised import work  # noqa: PLC0415  everything that the supervisor does without
 
     work(loaded, slot, listening, line, quiet=quiet)

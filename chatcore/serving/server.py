@@ -94,7 +94,8 @@ def run(loaded: Loaded) -> None:
 
 
 def run_loop(main: Coroutine[None, None, T]) -> T:
-    """Runs the event loop of a server process."""
+    """Runs the event loop of a server process, in which everything is loaded."""
+    pass_over_what_stays()
     # The database's threads need the interpreter for moments only; five milliseconds each time, which is how long the
     # busy main thread keeps it by default, would be most of what a request takes.
     sys.setswitchinterval(0.0005)
@@ -111,10 +112,12 @@ def _keep_large_blocks_apart() -> None:
 
 
 def pass_over_what_stays() -> None:
-    """Has the garbage collector pass over what there is when the server is ready: code and tables, which stay; and look
-    at everything else seldom. It stops the loop while it does: for half a second, where a thousand answers are under
-    way. What it would find is little: nearly all that a request leaves is gone without it, or while it is young."""
+    """Has the garbage collector pass over what there is when all is loaded, and when the server is ready: code and
+    tables, which stay; and look at everything else seldom. It stops the loop while it does: for half a second, where a
+    thousand answers are under way. What it would find is little: nearly all that a request leaves is gone without it,
+    or while it is young."""
     gc.freeze()
+    gc.enable()
     gc.set_threshold(*gc.get_threshold()[:2], SELDOM)
 
 

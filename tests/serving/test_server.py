@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from chatcore.database import Database
 from chatcore.testing.chat import frames
 
 StartServer = Callable[..., Awaitable[Any]]
@@ -38,6 +39,7 @@ class Lingers(Plugin[NoSettings]):
 
 COUNTS = '''
 import gc
+import sys
 
 from quart import Blueprint
 
@@ -45,7 +47,7 @@ from chatcore import NoSettings, Plugin, hookimpl, public
 
 
 class Counts(Plugin[NoSettings]):
-    """Tells what the garbage collector has to look at."""
+    """Tells what the garbage collector has to look at, and what was imported."""
 
     @hookimpl
     def register_routes(self):
@@ -54,7 +56,12 @@ class Counts(Plugin[NoSettings]):
         @routes.get("/counts")
         @public
         async def counts():
-            return {"passed over": gc.get_freeze_count(), "looked at": len(gc.get_objects())}
+            return {"passed over": gc.get_freeze_count(), "looked at": len(gc.get_objects()), "on": gc.isenabled()}
+
+        @routes.get("/modules")
+        @public
+        async def modules():
+            return {"modules": list(sys.modules)}
 
         yield routes
 '''
@@ -99,4 +106,34 @@ async def test_the_garbage_collector_passes_over_what_stays(
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
         counts = (await client.get("/counts")).json()
     assert counts["passed over"] > counts["looked at"]
+    assert counts["on"]
     assert await server.end() == 0
+
+
+async def test_a_start_imports_only_what_it_needs(start_server: StartServer, tmp_path: Path) -> None:
+    """What makes requests, speaks MCP or encrypts, what commands and pages that are seldom asked for need, and what
+    migrates a database, is imported when somebody needs it. Meanwhile no garbage is collected, but after that it is."""
+    database = Database(str(tmp_path / "data" / "chatcore.db"))
+    await database.open()
+    await database.close()
+    (tmp_path / "counts.py").write_text(COUNTS)
+    server = await start_server("--disable=llama", "--plugins-dir", str(tmp_path))
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        modules = set((await client.get("/modules")).json()["modules"])
+        assert (await client.get("/counts")).json()["on"]
+    assert {"chatcore.app", "chatcore_mcp.plugin", "chatcore_openrouter", "chatcore_planner.plugin"} <= modules
+    assert not modules & {
+        "aiohttp",
+        "chatcore.terminal.client",
+        "chatcore_mcp.server.toolset",
+        "cryptography",
+        "httpx",
+        "httpx2",
+        "markdown_it",
+        "mcp",
+        "oauthlib",
+        "playhouse.migrations",
+        "prometheus_client",
+        "pydantic",
+        "rich",
+    }
