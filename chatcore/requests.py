@@ -4,7 +4,6 @@ and how much of what comes is kept."""
 import asyncio
 from contextlib import AbstractContextManager
 from typing import TypeVar, get_args
-from weakref import WeakSet
 
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, WebsocketDisconnectEvent, WebsocketScope
 from quart import Quart, Request, current_app, request
@@ -14,6 +13,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from chatcore import wire
 from chatcore.errors import Overloaded, Problem, RequestError, TooLarge, ValidationFailed
+from chatcore.room import Room
 
 T = TypeVar("T")
 
@@ -124,17 +124,21 @@ def bound(app: Quart, max_body: int) -> None:
 
 def _bodies(most: int) -> type[Body]:
     """A class of bodies that together take no more bytes than this; small ones do not count."""
-    large: WeakSet[Body] = WeakSet()
+    room = Room(most, small=_SMALL, full="too much is being sent to the server at once")
 
     class Bound(Body):
         def append(self, data: bytes) -> None:
             super().append(data)
-            if len(self._data) > _SMALL:
-                large.add(self)
-                if sum(len(body._data) for body in large) > most:  # noqa: SLF001  of this class
-                    self.clear()
-                    self._must_raise = Overloaded("too much is being sent to the server at once")
-                    self.set_complete()
+            try:
+                room.take(self, len(self._data))
+            except Overloaded as error:
+                self.clear()
+                self._must_raise = error
+                self.set_complete()
+
+        def clear(self) -> None:
+            super().clear()
+            room.leave(self)
 
     return Bound
 

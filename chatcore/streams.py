@@ -11,7 +11,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeAlias
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 import attrs
 from quart import Response, has_request_context, request
@@ -21,6 +21,7 @@ from quart.wrappers.response import DataBody, IterableBody
 from chatcore import wire
 from chatcore.errors import ChatcoreError, Overloaded
 from chatcore.readers import Batch, Reader
+from chatcore.room import Room
 from chatcore.serving.direct import EXTENSION, Write
 from chatcore.stop import SERVER_STOPPED, Stop
 from chatcore.types import Event
@@ -56,6 +57,7 @@ SHUTDOWN_FRAME = (
 
 FAILED_FRAME = b'event: error\ndata: {"error":"The stream failed; the server\'s log says why.","type":"internal"}\n\n'
 
+_FULL = "so many large answers wait for their clients that there is no room for another"
 
 Render: TypeAlias = Callable[[int, Sequence[Event]], bytes]
 """The frames of a batch of events."""
@@ -71,7 +73,7 @@ class Streams:
         self._readers: set[Reader] = set()
         self._catching_up = asyncio.Lock()
         self._large: WeakValueDictionary[bytes, _Shared] = WeakValueDictionary()
-        self._waiting: WeakSet[_Whole] = WeakSet()
+        self._waiting = Room(MOST_WAITING, small=LARGEST_PIECE, full=_FULL)
         self._stops: set[Stop] = set()
 
     @property
@@ -137,7 +139,7 @@ class Streams:
             return
         except ChatcoreError as error:
             if error.told != error.message:
-                logger.error("a reader was sent away: %s (%s)", error, error.hint)  # noqa: TRY400  it says it all
+                logger.error("a reader was sent away: %s", error.in_full)  # noqa: TRY400  it says it all
             told = {"error": error.told, "type": error.code, "status": error.status}
             yield b"event: error\ndata: %b\n\n" % wire.dumps(told)
         finally:
@@ -193,10 +195,8 @@ class Streams:
         return response
 
     def _whole(self, body: DataBody) -> "_Whole":
-        if self._waiting and sum(len(one.data) for one in self._waiting) + len(body.data) > MOST_WAITING:
-            raise Overloaded("so many large answers wait for their clients that there is no room for another")
-        whole = _Whole(body, self._waiting.discard)
-        self._waiting.add(whole)
+        whole = _Whole(body, self._waiting.leave)
+        self._waiting.take(whole, len(body.data))
         return whole
 
     async def _tamed(self, body: IterableBody, *, speaks_sse: bool, blame: str) -> AsyncIterator[bytes]:
