@@ -17,10 +17,10 @@ names none has `ORDINARY`, one that names some has these and no more, and `*` st
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from functools import lru_cache
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from functools import lru_cache, partial
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
 import attrs
@@ -33,6 +33,8 @@ from chatcore.errors import ConfigError, DatabaseError, Forbidden, Unauthenticat
 from chatcore.protocols import Authenticator, Credentials
 from chatcore.types import LOCAL, Principal
 
+logger = logging.getLogger(__name__)
+
 PATIENCE = 0.5
 """Seconds after which a public view is answered without knowing who asks."""
 
@@ -40,14 +42,13 @@ ORDINARY = "chat"
 """The scope of every view that needs a principal and names no other scope."""
 
 View = TypeVar("View", bound=Callable[..., Any])
-PolicyName: TypeAlias = Literal["public", "authenticated"]
 
 
 @attrs.frozen
 class Policy:
     """Who may call a view: everybody, or a principal that has all of `scopes`, or `ORDINARY` where there are none."""
 
-    name: PolicyName
+    name: Literal["public", "authenticated"]
     scopes: frozenset[str] = frozenset()
 
     @property
@@ -63,29 +64,28 @@ class Policy:
 
 def public(view: View) -> View:
     """Marks a view that everybody may call. Somebody who is known is still known in it."""
-    return _declare(view, "public", ())
+    return _declare(view, Policy("public"))
 
 
 def authenticated(view: View) -> View:
     """Marks a view that needs a principal. One whose scopes are named needs `chat` among them."""
-    return _declare(view, "authenticated", ())
+    return _declare(view, Policy("authenticated"))
 
 
 def requires(*scopes: str) -> Callable[[View], View]:
     """Marks a view that needs a principal with all of `scopes`. The scope `*` stands for all."""
 
     def mark(view: View) -> View:
-        return _declare(view, "authenticated", scopes)
+        return _declare(view, Policy("authenticated", frozenset(scopes)))
 
     return mark
 
 
-def _declare(view: View, name: PolicyName, scopes: tuple[str, ...]) -> View:
-    earlier = policy_of(view)
-    if earlier and earlier.name != name:
-        raise TypeError(f"{view!r} is declared {earlier.name} and {name}: choose one")
-    known = earlier.scopes if earlier else frozenset()
-    vars(view).update(chatcore_policy=name, chatcore_scopes=known | frozenset(scopes))
+def _declare(view: View, policy: Policy) -> View:
+    earlier = policy_of(view) or policy
+    if earlier.name != policy.name:
+        raise TypeError(f"{view!r} is declared {earlier.name} and {policy.name}: choose one")
+    vars(view)["chatcore_policy"] = Policy(policy.name, earlier.scopes | policy.scopes)
     return view
 
 
@@ -93,8 +93,8 @@ def policy_of(view: Callable[..., Any]) -> Policy | None:
     """What a view declares, or None if it declares nothing. A blueprint's static files are public."""
     if getattr(view, "__func__", None) is Blueprint.send_static_file:
         return Policy("public")
-    name: PolicyName | None = getattr(view, "chatcore_policy", None)
-    return None if name is None else Policy(name, getattr(view, "chatcore_scopes", frozenset()))
+    policy: Policy | None = getattr(view, "chatcore_policy", None)
+    return policy
 
 
 def current_principal() -> Principal:
@@ -141,23 +141,10 @@ class Access:
 
     def install(self, app: Quart) -> None:
         """Puts `before` and `after` around every request and WebSocket of an app."""
-
-        async def before_request() -> Response | None:
-            return await self.before(request)
-
-        async def before_websocket() -> Response | None:
-            return await self.before(websocket)
-
-        async def after_request(response: ResponseTypes) -> ResponseTypes:
-            return self.after(request, response)
-
-        async def after_websocket(response: ResponseTypes | None) -> ResponseTypes | None:
-            return response and self.after(websocket, response)
-
-        app.before_request(before_request)
-        app.before_websocket(before_websocket)
-        app.after_request(after_request)
-        app.after_websocket(after_websocket)
+        app.before_request(partial(self.before, request))
+        app.before_websocket(partial(self.before, websocket))
+        app.after_request(partial(self.after, request))
+        app.after_websocket(partial(self.after, websocket))
 
     async def before(self, incoming: BaseRequestWebsocket) -> Response | None:
         """Checks a request, and sets who it is from. Gives the answer to a preflight, else None.
@@ -166,6 +153,7 @@ class Access:
             Unauthenticated: the view needs a principal.
             Forbidden: the principal lacks a scope, or the request comes from a foreign page.
         """
+        incoming = _itself(incoming)
         if _is_preflight(incoming):
             return _preflight(incoming)
         if incoming.endpoint is None:
@@ -182,24 +170,35 @@ class Access:
             raise Forbidden(f"this needs the scope {', '.join(sorted(missing))}", hint="use a token that has it")
         return None
 
-    def after(self, incoming: BaseRequestWebsocket, response: ResponseTypes) -> ResponseTypes:
-        """Adds the headers that every response has, and those that let an allowed page read it."""
+    async def after(self, incoming: BaseRequestWebsocket, response: ResponseTypes | None) -> ResponseTypes | None:
+        """Adds the headers that every response has, and those that let an allowed page read it. A WebSocket that was
+        accepted has no response."""
+        if response is None:
+            return None
+        headers = response.headers
+        there = {name.lower() for name, _ in headers}
         for name, value in _HEADERS.items():
-            response.headers.setdefault(name, value)
+            if name.lower() not in there:
+                headers.add(name, value)
         if response.status_code == 401:
-            response.headers.setdefault("WWW-Authenticate", "Bearer")
-        response.vary.add("Origin")
+            headers.setdefault("WWW-Authenticate", "Bearer")
+        if "vary" in there:
+            response.vary.add("Origin")
+        else:
+            headers.add("Vary", "Origin")
         origin = incoming.headers.get("Origin")
         if origin and self._is_allowed(origin):
-            response.headers["Access-Control-Allow-Origin"] = origin
-            own = response.headers.get("Access-Control-Expose-Headers")
-            response.headers["Access-Control-Expose-Headers"] = f"{_EXPOSED}, {own}" if own else _EXPOSED
+            headers["Access-Control-Allow-Origin"] = origin
+            own = headers.get("Access-Control-Expose-Headers")
+            headers["Access-Control-Expose-Headers"] = f"{_EXPOSED}, {own}" if own else _EXPOSED
         return response
 
     async def sign_in_needed(self) -> bool:
         """Whether only those who sign in may use the server: some authenticator is active."""
         for authenticator in self._authenticators():
-            if not isinstance(authenticator, Activatable) or await authenticator.active():
+            # Not `isinstance`, which takes long for a protocol, and this is asked for every request.
+            active = getattr(authenticator, "active", None)
+            if active is None or await active():
                 return True
         return False
 
@@ -216,10 +215,14 @@ class Access:
             )
 
     async def _identify_if_possible(self, incoming: BaseRequestWebsocket) -> None:
-        """For a public view: it is answered also when nobody is known, and when the database does not say who it is."""
-        with suppress(Unauthenticated, Forbidden, DatabaseError, TimeoutError):
+        """For a public view: it is answered also when nobody is known, and when it is not to be had who it is."""
+        try:
             async with asyncio.timeout(PATIENCE):
                 g.principal = await self._identify(incoming)
+        except (Unauthenticated, Forbidden, DatabaseError, TimeoutError):
+            pass
+        except Exception:  # a plugin's code: its authenticator must not take /health and the pages with it
+            logger.exception("who asks for %s is not known: an authenticator has failed", incoming.path)
 
     async def _identify(self, incoming: BaseRequestWebsocket) -> Principal:
         credentials = _credentials(incoming)
@@ -273,6 +276,12 @@ def _hostname(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:
         return None
+
+
+def _itself(incoming: BaseRequestWebsocket) -> BaseRequestWebsocket:
+    """What is behind one of Quart's proxies, each step through which takes long."""
+    behind: BaseRequestWebsocket = getattr(incoming, "_get_current_object", lambda: incoming)()
+    return behind
 
 
 def _is_preflight(incoming: BaseRequestWebsocket) -> bool:

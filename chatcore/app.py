@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import logging
 import re
-import uuid
+import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
+from functools import partial
 from typing import Any
 
-from quart import Quart, Response, g, request
+from quart import Quart, Response, g, has_request_context, request, websocket
 from quart.typing import ResponseTypes
+from quart.wrappers import BaseRequestWebsocket
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from chatcore import logs, wire
@@ -25,14 +27,15 @@ from chatcore.errors import (
     Overloaded,
     Problem,
     ProviderError,
-    Unauthenticated,
     ValidationFailed,
 )
 from chatcore.hooks import Plugin
 from chatcore.lifespans import Lifespans
+from chatcore.openapi import Violation
 from chatcore.plugins import Plugins
 from chatcore.published import keep_publishing
 from chatcore.requests import bound
+from chatcore.routing import Rule
 from chatcore.runs import Runs
 from chatcore.state import State
 from chatcore.streams import Streams
@@ -63,11 +66,12 @@ def create_app(
     """
     config = loaded.config
     app = Quart("chatcore", static_folder=None)
+    app.url_rule_class = Rule
     app.config["MAX_CONTENT_LENGTH"] = config.max_body
     app.config["BODY_TIMEOUT"] = config.body_timeout
     bound(app, config.max_body)
     app.url_map.strict_slashes = False
-    database = Database(database_url(config), durability=config.durability)
+    database = Database(config.database_url, durability=config.durability)
     loading = Plugins.load(loaded, database, builtins=BUILTINS, given=plugins, discover=discover)
     _check_blob_store(config, loading.registry.blob_stores)
     attachments = Attachments.of(database, lambda: loading.registry.blob_stores[config.blob_store], config.image_hosts)
@@ -81,14 +85,14 @@ def create_app(
         documents=RecentDocuments(Documents(database)),
         runs=Runs(database, loading, attachments, strict=config.durability == "strict"),
         streams=Streams(config.max_streams),
-        access=Access(config, lambda: loading.registry.authenticators.values()),
+        access=Access(config, lambda: loading.registry.authenticators),
         lifespans=Lifespans(strict=config.strict),
         watchdog=Watchdog(lambda: loading.rows),
         slot=slot,
     )
     app.extensions["chatcore"] = state
-    for blueprint in state.registry.blueprints.values():
-        app.register_blueprint(blueprint)
+    for contribution in state.registry.of("blueprint"):
+        app.register_blueprint(contribution.value)
     _install(app, state)
     return app
 
@@ -101,27 +105,20 @@ def _check_blob_store(config: Config, there_are: Collection[str]) -> None:
         )
 
 
-def database_url(config: Config) -> str:
-    """Where the data is: as configured, else a file in the data directory."""
-    return config.database or str(config.data / "chatcore.db")
-
-
 def _install(app: Quart, state: State) -> None:
     """Everything that happens around a view."""
 
-    @app.before_request
-    async def enter() -> None:
-        logs.place.set(logs.Place(request=uuid.uuid4().hex[:12]))
-        if request.blueprint is None:
+    async def enter(incoming: BaseRequestWebsocket) -> None:
+        logs.place.set(logs.Place(request=secrets.token_hex(6)))
+        if not (blueprints := incoming.blueprints):
             return
-        owner = state.registry.find("blueprint", request.blueprint)
+        owner = state.registry.find("blueprint", blueprints[-1])  # the one that the plugin gave
         if owner is None:
             raise NotFound("the plugin of this route was taken out")
         g.owner = owner.provenance.plugin
-        g.call = state.registry.calls.charge(g.owner, f"route {request.endpoint}")
+        g.call = state.registry.calls.charge(g.owner, f"route {incoming.endpoint}")
         g.call.__enter__()
 
-    @app.teardown_request
     async def account(error: BaseException | None) -> None:
         if call := g.pop("call", None):
             call.__exit__(type(error) if error else None, error, None)
@@ -134,8 +131,12 @@ def _install(app: Quart, state: State) -> None:
         except Overloaded as error:
             return error_response(error)
 
+    app.before_request(partial(enter, request))
+    app.before_websocket(partial(enter, websocket))
+    app.teardown_request(account)
+    app.teardown_websocket(account)
     state.access.install(app)
-    app.register_error_handler(ChatcoreError, error_response)
+    app.register_error_handler(ChatcoreError, _chatcore_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
 
@@ -184,26 +185,31 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 def error_response(error: ChatcoreError) -> Response:
     """An error as clients read it: `detail`, with `code` and `hint` beside it."""
     if error.told != error.message:
-        logger.error("%s %s failed: %s (%s)", request.method, request.path, error, error.hint)
+        logger.error("%s failed: %s", _asked(), error.in_full)
     detail: Any = [_violation(p) for p in error.problems] if isinstance(error, ValidationFailed) else error.told
     status = error.told_status if isinstance(error, ProviderError) else error.status
     response = _json({"detail": detail, "code": error.code, "hint": error.told_hint}, status)
     if isinstance(error, Overloaded):
         response.headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, Unauthenticated):
-        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 
-def _violation(problem: Problem) -> dict[str, Any]:
+def _violation(problem: Problem) -> Violation:
     """One wrong path in the form that the clients know: `loc` is the path in pieces."""
     pieces = re.findall(r"[^.\[\]]+", problem.path.removeprefix("$"))
     loc = [int(piece) if piece.isdigit() else piece for piece in pieces]
     loc = loc if loc[:1] == ["query"] else ["body", *loc]
-    return {"type": "value_error", "loc": loc, "msg": problem.message, "path": problem.path}
+    return Violation("value_error", tuple(loc), problem.message, problem.path)
 
 
-def _http_error(error: HTTPException) -> Response:
+# Coroutine functions: Quart calls any other in a thread, for which an error would have to wait.
+
+
+async def _chatcore_error(error: ChatcoreError) -> Response:
+    return error_response(error)
+
+
+async def _http_error(error: HTTPException) -> Response:
     """What Quart itself refuses: an unknown route, a wrong method, a body over the limit."""
     status = error.code or 500
     code = (error.name or "error").lower().replace(" ", "_")
@@ -213,9 +219,15 @@ def _http_error(error: HTTPException) -> Response:
     return response
 
 
-def _unexpected(error: Exception) -> Response:
-    logger.exception("%s %s failed", request.method, request.path, exc_info=error)
+async def _unexpected(error: Exception) -> Response:
+    logger.exception("%s failed", _asked(), exc_info=error)
     return _json({"detail": "The request failed for a reason that is in the server's log.", "code": "internal"}, 500)
+
+
+def _asked() -> str:
+    """What was asked for, for the log."""
+    incoming = request if has_request_context() else websocket
+    return f"{incoming.method} {incoming.path}"
 
 
 def _json(body: dict[str, Any], status: int) -> Response:

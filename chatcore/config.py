@@ -12,14 +12,15 @@ from zoneinfo import ZoneInfo
 
 import attrs
 from attrs import validators
+from attrs.validators import ge, gt, optional
 
 from chatcore import dotenv
 from chatcore.errors import ConfigError
-from chatcore.settings import Option, Sources, option, options, read, show
+from chatcore.settings import Sources, option, read, show
 from chatcore.tools import JsonObject, Policy
 from chatcore.types import Limits
 
-__all__ = ["Config", "Loaded", "Option", "Row", "describe", "load", "option", "options", "plugin_settings"]
+__all__ = ["Config", "Loaded", "Row", "describe", "load", "option", "plugin_settings"]
 
 FILE = Path("chatcore.toml")
 """Read where no other file is named, if it is there."""
@@ -53,177 +54,132 @@ def _with_certfile(instance: "Config", field: "attrs.Attribute[Path | None]", va
         raise ValueError("certfile and keyfile belong together: set both or neither")
 
 
-@attrs.frozen(kw_only=True)
+def _named_by_the_environment(cls: type, fields: "list[attrs.Attribute[Any]]") -> "list[attrs.Attribute[Any]]":
+    """Each setting of the core is also a variable: `CHATCORE_` and its name. What it names itself comes after that."""
+    return [
+        field.evolve(metadata={**field.metadata, "env": (f"CHATCORE_{field.name.upper()}", *field.metadata["env"])})
+        for field in fields
+    ]
+
+
+@attrs.frozen(kw_only=True, field_transformer=_named_by_the_environment)
 class Config:
     """The core's own settings. Plugins have theirs under `[plugins.<name>]`."""
 
-    host: str = option("127.0.0.1", env=("CHATCORE_HOST", "HOST"), help="The address to listen on.")
+    host: str = option("127.0.0.1", env="HOST", help="The address to listen on.")
     port: int = option(
-        8000,
-        env=("CHATCORE_PORT", "PORT"),
-        help="The port to listen on; 0 takes a free one.",
-        validator=[validators.ge(0), validators.le(65535)],
+        8000, env="PORT", help="The port to listen on; 0 takes a free one.", validator=[ge(0), validators.le(65535)]
     )
-    workers: int = option(
-        1,
-        env="CHATCORE_WORKERS",
-        help="How many processes serve requests.",
-        validator=validators.ge(1),
-    )
+    workers: int = option(1, help="How many processes serve requests.", validator=ge(1))
     hang_timeout: float = option(
         20.0,  # less than others wait for a lock that it may hold
-        env="CHATCORE_HANG_TIMEOUT",
         help="How many seconds one of several workers may give no sign of life until another takes its place.",
-        validator=validators.gt(0),
+        validator=gt(0),
     )
-    certfile: Path | None = option(None, env="CHATCORE_CERTFILE", help="The TLS certificate (PEM); turns HTTPS on.")
-    keyfile: Path | None = option(
-        None, env="CHATCORE_KEYFILE", help="The TLS certificate's private key (PEM).", validator=_with_certfile
-    )
+    certfile: Path | None = option(None, help="The TLS certificate (PEM); turns HTTPS on.")
+    keyfile: Path | None = option(None, help="The TLS certificate's private key (PEM).", validator=_with_certfile)
     public_url: str | None = option(
         None,
-        env="CHATCORE_PUBLIC_URL",
         help="The address under which browsers reach the server, such as https://chat.example.com; other services "
         "send them back there after a sign-in.",
-        validator=validators.optional(_page),
+        validator=optional(_page),
     )
-    insecure: bool = option(
-        False, env="CHATCORE_INSECURE", help="Serve everybody who can reach the server, without tokens."
-    )
+    insecure: bool = option(False, help="Serve everybody who can reach the server, without tokens.")
     cors_origins: tuple[str, ...] = option(
         (LOOPBACK_ORIGINS,),
-        env="CHATCORE_CORS_ORIGINS",
         help="The origins of pages that may call the server; 'loopback' stands for the pages of this machine.",
         validator=validators.deep_iterable(_origin),
     )
-    max_streams: int = option(
-        2000,
-        env="CHATCORE_MAX_STREAMS",
-        help="How many answers may stream at once in each process.",
-        validator=validators.ge(1),
+    max_streams: int = option(2000, help="How many answers may stream at once in each process.", validator=ge(1))
+    max_body: int = option(26_214_400, help="The largest request body, in bytes.", validator=ge(1))
+    max_conversation: int = option(
+        104_857_600,
+        help="How large a conversation may be that goes on, in bytes, with all its branches and files.",
+        validator=ge(1),
     )
-    max_body: int = option(
-        26_214_400, env="CHATCORE_MAX_BODY", help="The largest request body, in bytes.", validator=validators.ge(1)
-    )
-    body_timeout: float = option(
-        60.0,
-        env="CHATCORE_BODY_TIMEOUT",
-        help="How many seconds a request's body may take to come.",
-        validator=validators.gt(0),
-    )
+    body_timeout: float = option(60.0, help="How many seconds a request's body may take to come.", validator=gt(0))
     keep_alive: float = option(
         5.0,
-        env="CHATCORE_KEEP_ALIVE",
         help="How many seconds a connection may take to send the next request; behind a proxy, more than the proxy "
         "keeps it.",
-        validator=validators.gt(0),
+        validator=gt(0),
     )
-    reload: bool = option(False, env="CHATCORE_RELOAD", help="Restart when the code changes; for development.")
+    reload: bool = option(False, help="Restart when the code changes; for development.")
 
-    data: Path = option(Path("data"), env="CHATCORE_DATA", help="The directory of everything that is kept.")
+    data: Path = option(Path("data"), help="The directory of everything that is kept.")
     database: str | None = option(
         None,
-        env=("CHATCORE_DATABASE", "CHAT_DATABASE_PATH"),
+        env="CHAT_DATABASE_PATH",
         help="A SQLite file, as a path or as sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME; without it "
         "chatcore.db in the data directory.",
     )
     durability: Literal["relaxed", "strict"] = option(
         "relaxed",
-        env="CHATCORE_DURABILITY",
         help="Whether an answer is sent at once and kept within 25 ms (relaxed), or kept before it is sent (strict).",
     )
     log_retention: float = option(
-        24.0,
-        env="CHATCORE_LOG_RETENTION",
-        help="For how many hours after a run its events can be read again as they were.",
-        validator=validators.ge(0),
+        24.0, help="For how many hours after a run its events can be read again as they were.", validator=ge(0)
     )
-    blob_store: str = option("disk", env="CHATCORE_BLOB_STORE", help="The name of the place for files.")
+    blob_store: str = option("disk", help="The name of the place for files.")
     image_hosts: tuple[str, ...] = option(
         (),
-        env=("CHATCORE_IMAGE_HOSTS", "IMAGE_DOWNLOAD_ALLOWED_HOSTS"),
+        env="IMAGE_DOWNLOAD_ALLOWED_HOSTS",
         help="The hosts from which images of models are fetched to be kept; of others the URL is kept.",
     )
 
-    plugins_dir: Path | None = option(
-        None, env="CHATCORE_PLUGINS_DIR", help="A directory of plugins that are one file each."
-    )
+    plugins_dir: Path | None = option(None, help="A directory of plugins that are one file each.")
     load: tuple[str, ...] = option(
-        (),
-        env="CHATCORE_LOAD",
-        help="Plugins to load that are not installed as such: their classes, as MODULE:CLASS.",
+        (), help="Plugins to load that are not installed as such: their classes, as MODULE:CLASS."
     )
-    disable: tuple[str, ...] = option((), env="CHATCORE_DISABLE", help="Plugins that are not loaded.")
-    order: tuple[str, ...] = option(
-        (), env="CHATCORE_ORDER", help="Plugins in the order in which they are asked; the others follow by name."
-    )
-    strict: bool = option(False, env="CHATCORE_STRICT", help="Do not start if a plugin is off or has failed.")
+    disable: tuple[str, ...] = option((), help="Plugins that are not loaded.")
+    order: tuple[str, ...] = option((), help="Plugins in the order in which they are asked; the others follow by name.")
+    strict: bool = option(False, help="Do not start if a plugin is off or has failed.")
 
     default_model: str | None = option(
-        None,
-        env=("CHATCORE_DEFAULT_MODEL", "OPENROUTER_DEFAULT_MODEL", "MODEL_NAME"),
-        help="The model to use where nobody named one.",
+        None, env=("OPENROUTER_DEFAULT_MODEL", "MODEL_NAME"), help="The model to use where nobody named one."
     )
-    default_provider: str | None = option(
-        None, env="CHATCORE_DEFAULT_PROVIDER", help="The provider whose default model is used where none is set."
-    )
-    title_model: str | None = option(
-        None, env=("CHATCORE_TITLE_MODEL", "TITLE_MODEL"), help="The model that writes the titles of conversations."
-    )
+    default_provider: str | None = option(None, help="The provider whose default model is used where none is set.")
+    title_model: str | None = option(None, env="TITLE_MODEL", help="The model that writes the titles of conversations.")
     system_prompt: str | None = option(
-        None,
-        env=("CHATCORE_SYSTEM_PROMPT", "OPENROUTER_SYSTEM_PROMPT"),
-        help="What every model is told before the conversation.",
+        None, env="OPENROUTER_SYSTEM_PROMPT", help="What every model is told before the conversation."
     )
-    timezone: str = option(
-        "America/New_York",
-        env="CHATCORE_TIMEZONE",
-        help="The time zone of the times in messages.",
-        validator=_known_zone,
-    )
+    timezone: str = option("America/New_York", help="The time zone of the times in messages.", validator=_known_zone)
     disconnect_grace: float = option(
         5.0,
-        env="CHATCORE_DISCONNECT_GRACE",
         help="For how many seconds a run without a reader goes on, where leaving means stopping.",
-        validator=validators.ge(0),
+        validator=ge(0),
     )
-    hops: int = option(40, env="CHATCORE_HOPS", help="How often a turn may call the model.", validator=validators.ge(1))
-    tool_errors: int = option(
-        10, env="CHATCORE_TOOL_ERRORS", help="How many tools may fail in a row.", validator=validators.ge(1)
-    )
-    tool_timeout: float = option(
-        120.0, env="CHATCORE_TOOL_TIMEOUT", help="How many seconds a tool may take.", validator=validators.gt(0)
-    )
+    hops: int = option(40, help="How often a turn may call the model.", validator=ge(1))
+    tool_errors: int = option(10, help="How many tools may fail in a row.", validator=ge(1))
+    tool_timeout: float = option(120.0, help="How many seconds a tool may take.", validator=gt(0))
     tool_output: int = option(
-        100_000,
-        env="CHATCORE_TOOL_OUTPUT",
-        help="How many characters of a tool's answer the model is given.",
-        validator=validators.ge(1),
+        100_000, help="How many characters of a tool's answer the model is given.", validator=ge(1)
+    )
+    max_answer: int = option(
+        2**28,
+        help="How much models and tools may say in one turn, in bytes, with the chunks in which it comes.",
+        validator=ge(1),
     )
     tool_policy: Mapping[str, Policy] = option(
         attrs.Factory(dict),
-        env="CHATCORE_TOOL_POLICY",
         help='Which tools may be called: a table of names or patterns, each "allow", "ask" or "deny".',
     )
     approval_timeout: float = option(
-        3600.0,
-        env="CHATCORE_APPROVAL_TIMEOUT",
-        help="How many seconds a tool call waits for somebody's consent.",
-        validator=validators.gt(0),
+        3600.0, help="How many seconds a tool call waits for somebody's consent.", validator=gt(0)
     )
     cost: float | None = option(
-        None,
-        env="CHATCORE_COST",
-        help="How many US dollars a turn may cost, where the provider tells.",
-        validator=validators.optional(validators.gt(0)),
+        None, help="How many US dollars a turn may cost, where the provider tells.", validator=optional(gt(0))
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = option(
-        "info", env="CHATCORE_LOG_LEVEL", help="The least important lines that are logged."
+        "info", help="The least important lines that are logged."
     )
-    log_format: Literal["console", "json"] = option(
-        "console", env="CHATCORE_LOG_FORMAT", help="Log lines for people, or as JSON."
-    )
+    log_format: Literal["console", "json"] = option("console", help="Log lines for people, or as JSON.")
+
+    @property
+    def database_url(self) -> str:
+        """Where the data is: as configured, else a file in the data directory."""
+        return self.database or str(self.data / "chatcore.db")
 
     @property
     def browser_url(self) -> str | None:
@@ -241,14 +197,7 @@ class Config:
     @property
     def limits(self) -> Limits:
         """Where a turn stops by itself."""
-        return Limits(
-            hops=self.hops,
-            tool_errors=self.tool_errors,
-            tool_timeout=self.tool_timeout,
-            tool_output=self.tool_output,
-            approval_timeout=self.approval_timeout,
-            cost=self.cost,
-        )
+        return Limits(**{field.name: getattr(self, field.name) for field in attrs.fields(Limits)})
 
 
 @attrs.frozen(kw_only=True)
@@ -279,11 +228,12 @@ def load(*, file: Path | None, environ: Mapping[str, str], overrides: Mapping[st
     if not isinstance(plugins, dict) or not all(isinstance(section, dict) for section in plugins.values()):
         raise ConfigError(f"{file or FILE}: plugins: want tables, written as [plugins.NAME]")
     kept = dotenv.read(Path(".env"))
+    from_there = frozenset(kept.keys() - environ.keys())
     sources = Sources(
         file=file or FILE,
         table=table,
         environ={**kept, **environ},
-        dotenv=kept.keys() - environ.keys(),
+        dotenv=from_there,
         overrides={name: value for name, value in overrides.items() if value not in (None, ())},
     )
     config, origins = read(Config, sources)
@@ -292,7 +242,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], overrides: Mapping[st
         origins=origins,
         plugins=plugins,
         environ=sources.environ,
-        dotenv=frozenset(kept.keys() - environ.keys()),
+        dotenv=from_there,
         file=sources.file,
     )
 

@@ -50,6 +50,11 @@ class ChatcoreError(Exception):
         self.hint = hint
 
     @property
+    def in_full(self) -> str:
+        """The text, with the hint behind it: for lists, logs and terminals."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    @property
     def told(self) -> str:
         """The text for clients. Of status 500 it is a neutral one: whoever tells it logs the error."""
         return self.neutral if self.status == 500 else self.message
@@ -148,7 +153,7 @@ class RunLost(Conflict):
 
 
 class TooLarge(RequestError):
-    """The body is over the limit."""
+    """The body, or the conversation, is over the limit."""
 
     status = 413
     code = "too_large"

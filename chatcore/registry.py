@@ -15,13 +15,12 @@ import attrs
 
 from chatcore.calls import Calls
 from chatcore.errors import DuplicateName, PluginError, ProviderUnavailable, RequestError
-from chatcore.protocols import Account, Authenticator, BlobStore, Form, Health, Lifespan, Provider
+from chatcore.protocols import Account, Authenticator, BlobStore, Form, Health, Provider
 from chatcore.tools import Invocation, Tool, ToolResult
 from chatcore.types import Model, ModelEvent, ModelRequest
 
 if TYPE_CHECKING:
     import click
-    from quart import Blueprint
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +38,9 @@ Kind: TypeAlias = Literal[
     "prepare_turn",
     "finish_turn",
 ]
+
+_Charged: TypeAlias = dict[tuple[str, str, str], tuple[Tool, Tool]]
+"""Tools as they were given, and as turns get them, by plugin, source and name."""
 
 _LONGEST_TOOL_NAME = 64
 _OFF = "'chatcore plugins' says which plugins are off, and why"
@@ -70,11 +72,14 @@ class Contribution:
 class Registry:
     """The contributions of the plugins of one app, in the order of the plugins."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, default_model: str | None = None, default_provider: str | None = None) -> None:
+        """The defaults are those of the configuration."""
         self.calls = Calls()
+        self._default_model = default_model
+        self._default_provider = default_provider
         self._kinds: dict[str, dict[str, Contribution]] = {}
         self._warned: set[tuple[str, str]] = set()
-        self._charged: dict[tuple[str, str, str], tuple[Tool, Tool]] = {}
+        self._charged: _Charged = {}
 
     # --- giving and taking back ---------------------------------------------------------------------------------------
 
@@ -128,9 +133,9 @@ class Registry:
         return self._named("blob store")
 
     @property
-    def authenticators(self) -> Mapping[str, Authenticator]:
+    def authenticators(self) -> Sequence[Authenticator]:
         """What turns a request into a principal, in the order of asking."""
-        return self._named("authenticator")
+        return [c.value for c in self.of("authenticator")]
 
     @property
     def accounts(self) -> Mapping[str, Account]:
@@ -151,16 +156,6 @@ class Registry:
         return attrs.evolve(account, sign_in=attrs.evolve(way, **{own: run}))
 
     @property
-    def blueprints(self) -> "Mapping[str, Blueprint]":
-        """The blueprints by name."""
-        return self._named("blueprint")
-
-    @property
-    def lifespans(self) -> Mapping[str, Lifespan]:
-        """The lifespans by `PLUGIN.NAME`."""
-        return self._named("lifespan")
-
-    @property
     def commands(self) -> "Mapping[str, click.Command]":
         """The commands of the command line by name."""
         return self._named("command")
@@ -176,7 +171,8 @@ class Registry:
         A source's tool whose name somebody else's has too is called `SOURCE__TOOL`. A source that fails is left out.
         Neither breaks a turn; both are logged, once.
         """
-        tools = {c.name: self._charged_tool(c, c.value, c.name) for c in self.of("tool")}
+        earlier, self._charged = self._charged, {}
+        tools = {c.name: self._charged_tool(earlier, c, c.value, c.name) for c in self.of("tool")}
         offered = [(source, tool) for source in self.of("tool source") for tool in self._tools_of(source)]
         owners = Counter(name for _, name in {(source.name, tool.name) for source, tool in offered})
         owners.update(list(tools))
@@ -188,7 +184,7 @@ class Registry:
             if name in tools:
                 self._warn_once(source, f"its tool {name} is left out: there is one of that name")
             else:
-                tools[name] = self._charged_tool(source, tool, name)
+                tools[name] = self._charged_tool(earlier, source, tool, name)
         return tools
 
     def _tools_of(self, source: Contribution) -> Sequence[Tool]:
@@ -200,14 +196,16 @@ class Registry:
                     raise TypeError(f"{type(wrong[0]).__name__} where a Tool was wanted")
                 return tools
         except Exception as error:  # noqa: BLE001  a plugin's code: a source that fails must not fail the turn
-            self._warn_once(source, f"it gives no tools: {type(error).__name__}: {error}", error)
+            self._warn_once(source, "it gives no tools", error)
             return ()
 
-    def _charged_tool(self, contribution: Contribution, tool: Tool, name: str) -> Tool:
+    def _charged_tool(self, earlier: _Charged, contribution: Contribution, tool: Tool, name: str) -> Tool:
         """The tool as turns get it: the same one for as long as its plugin gives the same."""
         plugin, source = contribution.provenance.plugin, contribution.name
-        known, charged = self._charged.get((plugin, source, name), (None, tool))
+        key = plugin, source, name
+        known, charged = earlier.get(key, (None, tool))
         if known is tool:
+            self._charged[key] = tool, charged
             return charged
 
         async def run(invocation: Invocation) -> ToolResult:
@@ -215,34 +213,33 @@ class Registry:
 
         origin = (tool.source or source) if contribution.kind == "tool source" else None
         charged = attrs.evolve(tool, name=name, run=run, source=origin)
-        self._charged[plugin, source, name] = tool, charged
+        self._charged[key] = tool, charged
         return charged
 
     def _warn_once(self, contribution: Contribution, message: str, error: Exception | None = None) -> None:
         warning = (contribution.provenance.plugin, f"{contribution.kind} {contribution.name}: {message}")
         if warning not in self._warned:
             self._warned.add(warning)
-            logger.warning("%s: %s", contribution.provenance, warning[1], exc_info=error)
+            why = f": {type(error).__name__}: {error}" if error else ""
+            logger.warning("%s: %s%s", contribution.provenance, warning[1], why, exc_info=error)
 
     # --- providers ----------------------------------------------------------------------------------------------------
 
-    def provider_for(
-        self, model: str | None, *, default_model: str | None = None, default_provider: str | None = None
-    ) -> tuple[Provider, str]:
+    def provider_for(self, model: str | None) -> tuple[Provider, str]:
         """The provider that runs a model, and the model's id as that provider is to be given it.
 
         An id `NAME/…` or `NAME`, with NAME a provider's name, is that provider's; `NAME` alone stands for its default
-        model. Any other id is the open provider's. Where no model is named it is `default_model`, or the default model
-        of `default_provider`, or that of the best provider: an open one before others, an installed one before a
-        built-in one, and one whose health is `failed` only where nothing else is left. One that is starting is as
-        good as one that is ready.
+        model. Any other id is the open provider's, of several `default_provider`'s. Where no model is named it is
+        `default_model`, or the default model of `default_provider`, or that of the best provider: an open one before
+        others, an installed one before a built-in one, and one whose health is `failed` only where nothing else is
+        left. One that is starting is as good as one that is ready.
 
         Raises:
             RequestError: nobody serves the model. Status 400, not 404: the address of the request was right.
             ProviderUnavailable: there is no provider at all.
         """
-        wanted = model or default_model
-        chosen = self._serving(wanted, default_provider) if wanted else self._default(default_provider)
+        wanted = model or self._default_model
+        chosen = self._serving(wanted) if wanted else self._default()
         provider = _ChargedProvider(chosen.value, self.calls, chosen.provenance.plugin)
         if wanted and wanted != chosen.name:
             return provider, wanted
@@ -253,20 +250,20 @@ class Registry:
             )
         return provider, provider.default_model
 
-    def _serving(self, model: str, default_provider: str | None) -> Contribution:
+    def _serving(self, model: str) -> Contribution:
         named = self.find("provider", model.partition("/")[0])
         if named:
             return named
         gateways = [c for c in self.of("provider") if c.value.open]
         if not gateways:
             raise self._nobody(f"no provider serves {model!r}")
-        return min(gateways, key=lambda c: (c.name != default_provider, *self._rank(c)))
+        return min(gateways, key=lambda c: (c.name != self._default_provider, *self._rank(c)))
 
-    def _default(self, name: str | None) -> Contribution:
-        if name:
-            named = self.find("provider", name)
+    def _default(self) -> Contribution:
+        if self._default_provider:
+            named = self.find("provider", self._default_provider)
             if named is None:
-                raise self._nobody(f"there is no provider {name!r}")
+                raise self._nobody(f"there is no provider {self._default_provider!r}")
             return named
         providers = self.of("provider")
         if not providers:
@@ -284,11 +281,13 @@ class Registry:
     def health(self, provider: Contribution) -> Health:
         """How a provider is: `failed`, too, if it cannot tell."""
         try:
-            health: Health = provider.value.health()
+            health = provider.value.health()
+            if isinstance(health, Health):
+                return health
+            raise TypeError(f"it is {health!r}, wanted a Health")
         except Exception as error:  # noqa: BLE001  a plugin's code: the other providers can still be chosen
-            self._warn_once(provider, f"it cannot tell its health: {error}", error)
+            self._warn_once(provider, "it cannot tell its health", error)
             return Health("failed", str(error))
-        return health
 
 
 @attrs.frozen

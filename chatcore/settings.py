@@ -57,35 +57,6 @@ def option(
     return attrs.field(default=default, validator=validator, kw_only=True, repr=show, metadata=metadata)
 
 
-@attrs.frozen
-class Option:
-    """What can be said about a field of a settings class: for `--help`, the documentation and READMEs.
-
-    `type` and `default` are as a reader of a TOML file would write them; `default` is None where one must be given.
-    """
-
-    name: str
-    type: str
-    default: str | None
-    env: tuple[str, ...]
-    help: str
-
-
-def options(cls: type) -> Sequence[Option]:
-    """The options of a settings class, in the order of the class."""
-    hints = get_type_hints(cls)
-    return [
-        Option(
-            name=field.name,
-            type=_type_name(hints[field.name]),
-            default=None if field.default is attrs.NOTHING else show(_default(field)),
-            env=field.metadata.get("env", ()),
-            help=field.metadata.get("help", ""),
-        )
-        for field in _fields(cls)
-    ]
-
-
 @attrs.frozen(kw_only=True)
 class Sources:
     """Where the values of one settings class come from; each overrides the one before.
@@ -217,7 +188,7 @@ def _located(failed: ValidationFailed, values: Mapping[str, Any], given: Mapping
 
 def _parse(text: str, type_: object) -> object:
     """A variable of the environment as a value of a field's type."""
-    type_ = _without_none(type_)
+    type_ = without_none(type_)
     if known := _FROM_TEXT.get(type_):
         convert, wanted = known
         try:
@@ -225,7 +196,7 @@ def _parse(text: str, type_: object) -> object:
         except (KeyError, ValueError) as error:
             raise ValueError(f"want {wanted}, not {text!r}") from error
     if get_origin(type_) in (tuple, list):
-        return [item.strip() for item in text.split(",") if item.strip()]
+        return [_parse(item.strip(), item_type(type_)) for item in text.split(",") if item.strip()]
     if get_origin(type_) is Mapping:
         pairs = [item.partition("=") for item in text.split(",") if item.strip()]
         return {key.strip(): value.strip() for key, _, value in pairs}
@@ -236,7 +207,7 @@ def _parse(text: str, type_: object) -> object:
 
 def _resolve(value: object, type_: object, sources: Sources, base: Path) -> object:
     """A value with its secrets fetched and its paths put on `base`, at any depth."""
-    type_ = _without_none(type_)
+    type_ = without_none(type_)
     if type_ is Secret:
         return _secret(value, sources)
     if type_ is Path and isinstance(value, str):
@@ -244,7 +215,7 @@ def _resolve(value: object, type_: object, sources: Sources, base: Path) -> obje
     if isinstance(value, Mapping):
         return {key: _resolve(item, _type_at(type_, key), sources, base) for key, item in value.items()}
     if isinstance(value, list):
-        return [_resolve(item, _item_type(type_), sources, base) for item in value]
+        return [_resolve(item, item_type(type_), sources, base) for item in value]
     return value
 
 
@@ -258,7 +229,7 @@ def _secret(value: object, sources: Sources) -> Secret | None:
             return Secret(sources.environ[name])
         case {"file": str(name), **rest} if not rest:
             try:
-                return Secret((sources.file.parent / name).read_text().strip())
+                return Secret((sources.file.parent / Path(name).expanduser()).read_text().strip())
             except (OSError, UnicodeDecodeError) as error:
                 raise ValueError(f"{name} cannot be read: {error}") from error
         case Secret() | None:
@@ -269,7 +240,7 @@ def _secret(value: object, sources: Sources) -> Secret | None:
 # --- types ------------------------------------------------------------------------------------------------------------
 
 
-def _without_none(type_: object) -> object:
+def without_none(type_: object) -> object:
     """`T` for `T | None`, and any other type as it is."""
     if get_origin(type_) in (Union, UnionType):
         rest = [arg for arg in get_args(type_) if arg is not NoneType]
@@ -285,36 +256,10 @@ def _type_at(type_: object, key: str) -> object:
     return arguments[1] if len(arguments) == 2 else Any
 
 
-def _item_type(type_: object) -> object:
+def item_type(type_: object) -> object:
     return next(iter(get_args(type_)), Any)
-
-
-_NAMES: dict[object, str] = {
-    bool: "true or false",
-    int: "integer",
-    float: "number",
-    str: "string",
-    Path: "path",
-    Secret: "secret",
-}
-
-
-def _type_name(type_: object) -> str:
-    type_ = _without_none(type_)
-    if name := _NAMES.get(type_):
-        return name
-    if get_origin(type_) is Literal:
-        return " or ".join(map(show, get_args(type_)))
-    if get_origin(type_) in (tuple, list):
-        return f"list of {_type_name(_item_type(type_))}s"
-    return "table"
 
 
 def _fields(cls: type) -> "tuple[attrs.Attribute[Any], ...]":
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cls)
     return fields
-
-
-def _default(field: "attrs.Attribute[Any]") -> object:
-    factory = getattr(field.default, "factory", None)
-    return factory() if factory else field.default

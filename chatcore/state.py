@@ -1,14 +1,15 @@
 """What a running server consists of, for the views of the built-in plugins."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 from quart import current_app
 
 from chatcore.errors import Overloaded
-from chatcore.protocols import Provider
+from chatcore.room import Room
 from chatcore.tally import Tally
 
 if TYPE_CHECKING:
@@ -24,12 +25,24 @@ if TYPE_CHECKING:
     from chatcore.watchdog import Watchdog
 
 
+MOST_HISTORIES = 2**28
+"""Bytes of the histories of answers under way, of those that are not small."""
+SMALL_HISTORY = 2**18
+"""Bytes of a history that does not count, and of a conversation that is read at any time."""
+
+
+def _room_for_histories() -> Room:
+    full = "the answers under way have so much to read that there is no room for another long conversation"
+    return Room(MOST_HISTORIES, small=SMALL_HISTORY, full=full)
+
+
 @attrs.frozen(kw_only=True)
 class State:
     """The parts of a running server. `create_app` puts it into `app.extensions["chatcore"]`.
 
     `slot` is the number of this worker among those of the server, from 1; a worker that replaces another takes over its
-    number. `answered` are the requests that were answered, by status.
+    number. `answered` are the requests that were answered, by status. `histories` is the room for those of the answers
+    under way.
     """
 
     config: "Config"
@@ -46,7 +59,9 @@ class State:
     watchdog: "Watchdog"
     answered: Tally = attrs.field(factory=Tally)
     slot: int = 1
+    histories: Room = attrs.field(factory=_room_for_histories, init=False)
     _starting: set[object] = attrs.field(factory=set, init=False)
+    _reading: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -69,17 +84,14 @@ class State:
         finally:
             self._starting.remove(place)
 
-    def default_model(self) -> tuple[Provider, str]:
-        """The provider and the model that are used where nobody names one. Raises as `Registry.provider_for`."""
-        return self.registry.provider_for(
-            None, default_model=self.config.default_model, default_provider=self.config.default_provider
-        )
-
-    def title_model(self) -> tuple[Provider, str]:
-        """The provider and the model that name conversations. Raises as `Registry.provider_for`."""
-        if self.config.title_model is None:
-            return self.default_model()
-        return self.registry.provider_for(self.config.title_model)
+    @asynccontextmanager
+    async def reading(self, size: int) -> AsyncIterator[None]:
+        """Around the reading of a conversation of this size, and what is made of it: of large ones, one at a time."""
+        if size <= SMALL_HISTORY:
+            yield
+            return
+        async with self._reading:
+            yield
 
 
 def current() -> State:

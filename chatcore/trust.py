@@ -32,8 +32,9 @@ class Trust:
         """`rules` are the policies by name or pattern, as in `tool_policy`."""
         self.pins = Pins(database)
         self.policy = lru_cache(_REMEMBERED)(partial(_policy, rules))
+        # By source and name. A source may come up with ever new definitions: the last one is enough.
         self._trusted: dict[tuple[str | None, str], str] = {}
-        self._suspended: dict[tuple[str | None, str, str], float] = {}
+        self._suspended: dict[tuple[str | None, str], tuple[str, float]] = {}
 
     async def vet(self, turn: Turn) -> Turn:
         """The turn with those of its tools that may be called; its `asking` and `withheld` say what holds for them."""
@@ -62,28 +63,31 @@ class Trust:
     async def _suspended_of(self, tools: Sequence[Tool]) -> Sequence[str]:
         """The names of the tools that are not as they were when they were first used."""
         unsure = [tool for tool in tools if tool.source and not self._is_trusted(tool)]
-        now = time.monotonic()
-        due = [tool for tool in unsure if self._suspended.get(_key(tool), now) <= now]
-        if due:
+        if due := [tool for tool in unsure if self._seen(tool) <= time.monotonic()]:
             pins = {(pin.source, pin.name): pin for pin in await self.pins.see(due)}
             for tool in due:
                 self._note(tool, pins[str(tool.source), tool.name])
         return [tool.name for tool in unsure if not self._is_trusted(tool)]
 
     def _is_trusted(self, tool: Tool) -> bool:
-        return self._trusted.get((tool.source, tool.name)) == tool.fingerprint
+        return self._trusted.get(_key(tool)) == tool.fingerprint
+
+    def _seen(self, tool: Tool) -> float:
+        """Until when a tool is suspended without another look; 0 if it was not as it is now."""
+        fingerprint, until = self._suspended.get(_key(tool), ("", 0.0))
+        return until if fingerprint == tool.fingerprint else 0.0
 
     def _note(self, tool: Tool, pin: Pin) -> None:
         """Remembers what the pin of a tool says."""
         if pin.fingerprint == tool.fingerprint:
-            self._trusted[tool.source, tool.name] = tool.fingerprint
+            self._trusted[_key(tool)] = tool.fingerprint
             return
-        if _key(tool) not in self._suspended:
+        if not self._seen(tool):
             logger.warning(
                 "%s of %s is suspended: its definition has changed; see 'chatcore tools review'", tool.name, tool.source
             )
-        self._trusted.pop((tool.source, tool.name), None)
-        self._suspended[_key(tool)] = time.monotonic() + FRESH
+        self._trusted.pop(_key(tool), None)
+        self._suspended[_key(tool)] = tool.fingerprint, time.monotonic() + FRESH
 
 
 def _policy(rules: Mapping[str, Policy], name: str, source: str | None, destructive: bool) -> Policy:
@@ -96,8 +100,8 @@ def _policy(rules: Mapping[str, Policy], name: str, source: str | None, destruct
     return "ask" if destructive else "allow"
 
 
-def _key(tool: Tool) -> tuple[str | None, str, str]:
-    return tool.source, tool.name, tool.fingerprint
+def _key(tool: Tool) -> tuple[str | None, str]:
+    return tool.source, tool.name
 
 
 def _denied(name: str) -> str:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import attrs
 
@@ -27,8 +27,6 @@ LEEWAY = timedelta(seconds=60)
 FAREWELL = 10.0
 """Seconds that the refreshes under way are given when the server stops."""
 
-Kind: TypeAlias = Literal["oauth", "form"]
-
 
 @attrs.frozen(kw_only=True)
 class Status:
@@ -37,7 +35,7 @@ class Status:
 
     name: str
     title: str
-    kind: Kind | None
+    kind: Literal["oauth", "form"] | None
     state: Literal["connected", "not_connected", "sign_in_again"]
     fields: tuple[FormField, ...] = ()
     subject: str = ""
@@ -290,17 +288,14 @@ async def _subject(oauth: OAuth, token: Secret) -> str:
 
 
 def _status(name: str, account: Account | None, row: AccountRow | None) -> Status:
-    status = Status(name=name, title=name, kind=None, state="not_connected")
-    if account is not None:
-        form = account.sign_in if isinstance(account.sign_in, Form) else None
-        kind: Kind = "form" if form else "oauth"
-        status = attrs.evolve(status, title=account.title, kind=kind, fields=form.fields if form else ())
-    if row is None:
-        return status
-    return attrs.evolve(
-        status,
-        state="sign_in_again" if row.refused else "connected",
-        subject=row.subject,
-        scopes=tuple(row.scopes),
-        expires_at=row.expires_at,
+    form = account.sign_in if account and isinstance(account.sign_in, Form) else None
+    return Status(
+        name=name,
+        title=account.title if account else name,
+        kind=None if account is None else "form" if form else "oauth",
+        state="not_connected" if row is None else "sign_in_again" if row.refused else "connected",
+        fields=form.fields if form else (),
+        subject=row.subject if row else "",
+        scopes=tuple(row.scopes) if row else (),
+        expires_at=row.expires_at if row else None,
     )

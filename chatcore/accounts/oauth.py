@@ -4,8 +4,9 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, urlencode
 
 import attrs
 
@@ -21,7 +22,6 @@ PATIENCE = 30.0
 """Seconds that a request may take in all."""
 
 _TIMEOUTS = Timeouts(connect=10.0, first_byte=20.0, idle=10.0)
-_VERIFIER_LENGTH = 64
 _LONGEST_REASON = 200
 _LONGEST_LIFETIME = 10 * 365 * 86_400  # seconds
 
@@ -37,8 +37,7 @@ class Tokens:
 
 def new_verifier() -> str:
     """A secret of PKCE: who redeems the code shows that it asked for it."""
-    verifier: str = _client(None).create_code_verifier(_VERIFIER_LENGTH)
-    return verifier
+    return token_urlsafe(48)  # 64 characters, of 43 to 128
 
 
 def authorize_url(oauth: OAuth, *, state: str, verifier: str, redirect_uri: str) -> str:
@@ -95,10 +94,8 @@ async def revoke(oauth: OAuth, document: JsonObject) -> bool:
     token = document.get("refresh_token") or document.get("access_token")
     if oauth.revoke_url is None or token is None:
         return False
-    form = [("token", token)]
-    if _shows_itself(oauth):
-        form.append(("client_id", oauth.client_id))
-    return (await _post(oauth, oauth.revoke_url, library().common.urlencode(form))).is_success
+    shown = {"client_id": oauth.client_id} if _shows_itself(oauth) else {}
+    return (await _post(oauth, oauth.revoke_url, urlencode({"token": token, **shown}))).is_success
 
 
 # --- the two ends -----------------------------------------------------------------------------------------------------
@@ -112,8 +109,8 @@ def library() -> Any:
     return oauthlib
 
 
-def _client(oauth: OAuth | None) -> Any:
-    return library().oauth2.WebApplicationClient(oauth and oauth.client_id)
+def _client(oauth: OAuth) -> Any:
+    return library().oauth2.WebApplicationClient(oauth.client_id)
 
 
 def _shows_itself(oauth: OAuth) -> bool:

@@ -124,7 +124,8 @@ class Vault:
         async with self._locks.setdefault(what, asyncio.Lock()):
             holder, ended = uuid.uuid4().hex, asyncio.Event()
             try:
-                await self._take(what, holder)
+                while not await self._jobs.claim(what, holder, _lease()):  # noqa: ASYNC110  another process has it
+                    await asyncio.sleep(LOOK)
                 keeping = asyncio.create_task(self._keep(what, holder, ended))
                 try:
                     yield
@@ -133,12 +134,6 @@ class Vault:
                     await keeping
             finally:
                 await self._jobs.release(holder)
-
-    async def _take(self, what: str, holder: str) -> None:
-        while True:
-            if await self._jobs.claim(what, holder, _lease()):
-                return
-            await asyncio.sleep(LOOK)
 
     async def _keep(self, what: str, holder: str, ended: asyncio.Event) -> None:
         """Renews a claim until it has ended. It is not cancelled: a renewal must not come after the release."""

@@ -6,16 +6,15 @@
 As long as there are none, a server on loopback lets everybody in (see `chatcore.access`).
 """
 
-import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
 
 import attrs
 import click
 
+from chatcore.console import table, with_database
 from chatcore.database import Database, TokenRecord
 from chatcore.database import Tokens as TokenTable
 from chatcore.errors import Unauthenticated
@@ -31,8 +30,6 @@ _REMEMBERED = 1024  # tokens; more are in use at once on no server of this kind
 # What every token begins with. Other bearers, such as a sign-in plugin's, are not this authenticator's to judge.
 _BEARER = re.compile(r"bearer +(cc_\S+)", re.IGNORECASE)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-T = TypeVar("T")
 
 
 class Tokens(Plugin[NoSettings]):
@@ -137,7 +134,8 @@ def _named(_ctx: click.Context, _option: click.Parameter, value: str | tuple[str
 @click.pass_obj
 def create(database: Database, name: str, principal: str, scopes: Sequence[str], expires: datetime | None) -> None:
     """Make a token. It is printed once, alone on the standard output."""
-    record, token = _run(database, lambda tokens: tokens.create(principal, scopes, name, expires))
+    tokens = TokenTable(database)
+    record, token = with_database(database, lambda: tokens.create(principal, scopes, name, expires))
     click.echo(token)
     click.echo(f"Keep it: it is not shown again. 'chatcore tokens revoke {record.id}' takes it back.", err=True)
 
@@ -146,11 +144,8 @@ def create(database: Database, name: str, principal: str, scopes: Sequence[str],
 @click.pass_obj
 def list_tokens(database: Database) -> None:
     """List the tokens, the oldest first. What is shown of each is how it begins."""
-    records = _run(database, lambda tokens: tokens.list())
-    rows = [("TOKEN", "NAME", "PRINCIPAL", "SCOPES", "MADE", "USED", "STATE"), *map(_row, records)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    rows = map(_row, with_database(database, TokenTable(database).list))
+    click.echo(table(("TOKEN", "NAME", "PRINCIPAL", "SCOPES", "MADE", "USED", "STATE"), list(rows)))
 
 
 @click.command()
@@ -158,19 +153,8 @@ def list_tokens(database: Database) -> None:
 @click.pass_obj
 def revoke(database: Database, token: str) -> None:
     """Take a token back. TOKEN is how it begins, as in the list, or all of it. A running server follows in seconds."""
-    record = _run(database, lambda tokens: tokens.revoke(token))
+    record = with_database(database, lambda: TokenTable(database).revoke(token))
     click.echo(f"revoked {record.id} {record.name}".rstrip())
-
-
-def _run(database: Database, work: Callable[[TokenTable], Coroutine[Any, Any, T]]) -> T:
-    async def session() -> T:
-        await database.open()
-        try:
-            return await work(TokenTable(database))
-        finally:
-            await database.close()
-
-    return asyncio.run(session())
 
 
 def _row(record: TokenRecord) -> tuple[str, ...]:

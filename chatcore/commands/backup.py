@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from chatcore.app import database_url
 from chatcore.commands.loading import load_config, load_plugins
 from chatcore.commands.options import config_options
 from chatcore.config import Loaded
@@ -28,7 +27,7 @@ def backup(ctx: click.Context, file: Path, force: bool) -> None:
     """
     loaded = load_config(ctx)
     config = loaded.config
-    url = database_url(config)
+    url = config.database_url
     started = time.monotonic()
     written = back_up(sqlite_file(url) or _copying(url, loaded), config.data, file, replace=force)
     for path in written.left_out:

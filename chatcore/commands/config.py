@@ -4,8 +4,8 @@ import click
 
 from chatcore.commands.loading import load_config, load_plugins
 from chatcore.commands.options import config_options
-from chatcore.commands.tables import table
 from chatcore.config import describe
+from chatcore.console import table
 
 
 @click.command()

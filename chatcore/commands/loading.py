@@ -31,10 +31,9 @@ def load_config(ctx: click.Context) -> config.Loaded:
 def load_plugins(loaded: config.Loaded) -> "Plugins":
     """All plugins, whatever is wrong with them. What would be logged is in their rows."""
     # They take long to import, and whoever needs the configuration only does not wait for them.
-    from chatcore.app import database_url  # noqa: PLC0415
     from chatcore.builtin import BUILTINS  # noqa: PLC0415
     from chatcore.database import Database  # noqa: PLC0415
     from chatcore.plugins import Plugins  # noqa: PLC0415
 
     logging.getLogger("chatcore").addHandler(logging.NullHandler())
-    return Plugins.load(loaded, Database(database_url(loaded.config)), builtins=BUILTINS, halt=False)
+    return Plugins.load(loaded, Database(loaded.config.database_url), builtins=BUILTINS, halt=False)

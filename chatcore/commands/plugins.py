@@ -6,7 +6,7 @@ import click
 
 from chatcore.commands.loading import load_config, load_plugins
 from chatcore.commands.options import config_options
-from chatcore.commands.tables import table
+from chatcore.console import table
 from chatcore.plugins import Row
 
 

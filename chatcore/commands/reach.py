@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 import attrs
 
 from chatcore.config import Loaded
-from chatcore.terminal.client import is_chatcore, url_of
 
 
 @asynccontextmanager
@@ -16,6 +15,9 @@ async def reached(loaded: Loaded, url: str | None = None) -> AsyncIterator[str]:
     Raises:
         ChatcoreError: it cannot be started.
     """
+    # Plugins import this module with their commands, also where a server starts, which needs none of them.
+    from chatcore.terminal.client import is_chatcore, url_of  # noqa: PLC0415
+
     configured = url_of(loaded.config)
     if url or await is_chatcore(configured):
         yield url or configured

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from chatcore.app import database_url
 from chatcore.commands.loading import load_config
 from chatcore.commands.options import config_options
 from chatcore.commands.tables import checks_table
@@ -29,7 +28,7 @@ def restore(ctx: click.Context, file: Path, only_verify: bool, force: bool) -> N
     if only_verify:
         ctx.exit(0 if _show(verify(file)) else 1)
     config = load_config(ctx).config
-    database = sqlite_file(database_url(config))
+    database = sqlite_file(config.database_url)
     if database is None:
         raise ConfigError(
             "a backup is restored into a file, and the database is in PostgreSQL",

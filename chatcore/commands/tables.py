@@ -1,17 +1,9 @@
-"""Tables of text."""
+"""Checks as a table."""
 
 from collections.abc import Iterator, Sequence
 
+from chatcore.console import table
 from chatcore.operation.checks import Check
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under a head, in columns as wide as they need to be; the last one runs on."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head) - 1)]
-    return "\n".join(
-        "  ".join([cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)] + [row[-1]]).rstrip()
-        for row in (head, *rows)
-    )
 
 
 def checks_table(checks: Sequence[Check]) -> str:

@@ -1,22 +1,17 @@
 """`chatcore tools`."""
 
-import asyncio
 import difflib
 import json
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
 
 import click
 
 from chatcore.commands.loading import load_config, load_plugins
 from chatcore.commands.options import config_options
-from chatcore.commands.tables import table
-from chatcore.database import Pin, Pins
+from chatcore.console import printable, table, with_database
+from chatcore.database import Pin
 from chatcore.plugins import Plugins
-from chatcore.terminal.printable import printable
 from chatcore.tools import JsonObject
-
-T = TypeVar("T")
 
 
 @click.group()
@@ -30,7 +25,7 @@ def tools() -> None:
 def list_tools(ctx: click.Context) -> None:
     """List the tools of the plugins, and those of sources that were used once, with what becomes of their calls."""
     plugins = load_plugins(load_config(ctx))
-    pins = _with_pins(plugins, lambda pins: pins.all())
+    pins = _pins(plugins)
     click.echo(table(("NAME", "OF", "CALLS", "STATE"), [*_own(plugins), *(_pinned(plugins, pin) for pin in pins)]))
 
 
@@ -45,7 +40,7 @@ def review(ctx: click.Context, yes: bool) -> None:
     seconds.
     """
     plugins = load_plugins(load_config(ctx))
-    changed = [pin for pin in _with_pins(plugins, lambda pins: pins.all()) if pin.changed is not None]
+    changed = [pin for pin in _pins(plugins) if pin.changed is not None]
     for pin in changed:
         click.echo(f"{pin.name} of {pin.source} is suspended, for it has changed:")
         for line in _difference(pin):
@@ -57,21 +52,14 @@ def review(ctx: click.Context, yes: bool) -> None:
 
 
 def _accept(plugins: Plugins, pin: Pin) -> None:
-    _with_pins(plugins, lambda pins: pins.accept(pin.source, pin.name, str(pin.changed_fingerprint)))
+    pins = plugins.trust.pins
+    with_database(pins.database, lambda: pins.accept(pin.source, pin.name, str(pin.changed_fingerprint)))
     click.echo(f"{pin.name} of {pin.source} is accepted.")
 
 
-def _with_pins(plugins: Plugins, work: Callable[[Pins], Coroutine[Any, Any, T]]) -> T:
+def _pins(plugins: Plugins) -> Sequence[Pin]:
     pins = plugins.trust.pins
-
-    async def session() -> T:
-        await pins.database.open()
-        try:
-            return await work(pins)
-        finally:
-            await pins.database.close()
-
-    return asyncio.run(session())
+    return with_database(pins.database, pins.all)
 
 
 def _own(plugins: Plugins) -> Iterator[tuple[str, ...]]:

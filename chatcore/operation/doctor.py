@@ -13,13 +13,13 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from chatcore.app import database_url
 from chatcore.config import Config, Loaded
 from chatcore.database import sqlite_file
 from chatcore.database.examine import examine, examine_server, history
 from chatcore.errors import ChatcoreError, ConfigError, Conflict
 from chatcore.operation.checks import Check, State, in_bytes
 from chatcore.plugins import Plugins, Row, unknown_names
+from chatcore.protocols import OAuth
 from chatcore.serving.sockets import listen
 from chatcore.settings import DEFAULT
 from chatcore.terminal.client import is_chatcore, url_of
@@ -47,7 +47,7 @@ def look(configuration: Loaded | ConfigError, load_plugins: Callable[[Loaded], P
         _configuration(loaded),
         *_guarded("address", lambda: [_address(config)]),
         *_guarded("data", lambda: _data(config.data)),
-        *_guarded("database", lambda: _database(database_url(config))),
+        *_guarded("database", lambda: _database(config.database_url)),
         *_guarded("plugins", lambda: _plugins(loaded, load_plugins(loaded))),
         _open_files(config),
         _clock(wall, monotonic),
@@ -168,10 +168,13 @@ def _plugins(loaded: Loaded, plugins: Plugins) -> Iterator[Check]:
 
 def _accounts(plugins: Plugins) -> Iterator[Check]:
     """What signing in to other services needs: an address to come back to, and a key that nobody else reads."""
-    names = ", ".join(plugins.registry.accounts)
+    ways = {name: account.sign_in for name, account in plugins.registry.accounts.items()}
+    names = ", ".join(ways)
+    comes_back = any(isinstance(way, OAuth) and way.redirect_uri is None for way in ways.values())
     try:
-        if names:
-            yield Check("accounts", "ok", f"{names}; services send browsers to {plugins.accounts.redirect_uri}")
+        where = f"; services send browsers to {plugins.accounts.redirect_uri}" if comes_back else ""
+        if ways:
+            yield Check("accounts", "ok", names + where)
     except Conflict as error:
         yield Check("accounts", "warn", f"{names}; {error.message}", error.hint or "")
     key = plugins.accounts.vault.keys.file

@@ -23,11 +23,11 @@ def make_private(path: Path, content: Callable[[], bytes]) -> None:
     if path.exists():
         return
     descriptor, draft = tempfile.mkstemp(prefix="draft-", dir=path.parent)  # of mode 0600
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content())
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content())
+            file.flush()
+            os.fsync(file.fileno())
         os.link(draft, path)
         sync(path.parent)
     except FileExistsError:

@@ -3,14 +3,14 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 
-from chatcore.database.examine import examine, history
+from chatcore.database.examine import Examined, examine, history
 from chatcore.errors import BackupError, ChatcoreError, DatabaseError
 from chatcore.operation.archive import DATABASE, PLUGINS, Archive
 from chatcore.operation.backup import CACHE_TAG, disk_told
@@ -21,71 +21,61 @@ from chatcore.worker import Presence, alive
 # --- verify -----------------------------------------------------------------------------------------------------------
 
 
+STEPS = ("archive", "checksums", "database", "migrations")
+
+
 def verify(file: Path) -> Sequence[Check]:
     """Looks at everything that must hold for a backup to be of use, until something does not."""
     checks: list[Check] = []
-    with ExitStack() as opened:
-        verification = _Verification(file, opened)
-        for name, step in verification.steps().items():
-            try:
-                checks.append(Check(name, "ok", step()))
-            except ChatcoreError as error:
-                return [*checks, Check(name, "fail", error.message, error.hint or "")]
+    try:
+        for found in _steps(file):
+            checks.append(Check(STEPS[len(checks)], "ok", found))
+    except ChatcoreError as error:
+        checks.append(Check(STEPS[len(checks)], "fail", error.message, error.hint or ""))
     return checks
 
 
-class _Verification:
-    """The steps of `verify`: each needs those before it, and gives what it found."""
+def _steps(file: Path) -> Iterator[str]:
+    """Goes through `STEPS`, each of which needs those before it, and gives what it found."""
+    with Archive.open(file) as archive, disk_told(Path(tempfile.gettempdir())):
+        manifest = archive.manifest
+        yield f"made by chatcore {manifest.chatcore} on {manifest.created_at}; {in_bytes(manifest.size)}"
+        with tempfile.TemporaryDirectory(prefix="chatcore-") as scratch:
+            database = Path(scratch, DATABASE)
+            _copy(archive, database)
+            yield f"those of the database and of {len(manifest.entries) - 1} files"
+            examined = _examined(file, database)
+            yield f"{in_bytes(examined.size)}, sound"
+            yield f"up to {_last(file, examined.migrations.get('chatcore', ()))}"
 
-    def __init__(self, file: Path, opened: ExitStack) -> None:
-        self._file = file
-        self._opened = opened
-        self._archive: Archive
-        self._database: Path
-        self._migrations: Sequence[str]
 
-    def steps(self) -> Mapping[str, Callable[[], str]]:
-        return {
-            "archive": self._see_structure,
-            "checksums": self._see_content,
-            "database": self._see_database,
-            "migrations": self._see_migrations,
-        }
+def _copy(archive: Archive, database: Path) -> None:
+    """Reads all of an archive, and copies its database."""
+    entries = archive.manifest.entries
+    _see_room(database.parent, sum(entry.size for entry in entries if entry.name == DATABASE))
+    with database.open("xb") as copy:
+        for entry in entries:
+            archive.copy(entry, copy if entry.name == DATABASE else None)
 
-    def _see_structure(self) -> str:
-        self._archive = self._opened.enter_context(Archive.open(self._file))
-        manifest = self._archive.manifest
-        return f"made by chatcore {manifest.chatcore} on {manifest.created_at}; {in_bytes(manifest.size)}"
 
-    def _see_content(self) -> str:
-        scratch = Path(self._opened.enter_context(tempfile.TemporaryDirectory(prefix="chatcore-")))
-        self._database = scratch / DATABASE
-        entries = self._archive.manifest.entries
-        with disk_told(scratch):
-            _see_room(scratch, sum(entry.size for entry in entries if entry.name == DATABASE))
-            with self._database.open("xb") as database:
-                for entry in entries:
-                    self._archive.copy(entry, database if entry.name == DATABASE else None)
-        return f"those of the database and of {len(entries) - 1} files"
+def _examined(file: Path, database: Path) -> Examined:
+    try:
+        return examine(database, thorough=True)
+    except DatabaseError as error:
+        what = error.message.replace(str(database), DATABASE)
+        raise BackupError(f"{file}: {what}", hint="use another backup") from error
 
-    def _see_database(self) -> str:
-        try:
-            examined = examine(self._database, thorough=True)
-        except DatabaseError as error:
-            what = error.message.replace(str(self._database), DATABASE)
-            raise BackupError(f"{self._file}: {what}", hint="use another backup") from error
-        self._migrations = examined.migrations.get("chatcore", ())
-        return f"{in_bytes(examined.size)}, sound"
 
-    def _see_migrations(self) -> str:
-        if unknown := [name for name in self._migrations if name not in history()]:
-            raise BackupError(
-                f"{self._file} was made by a newer version of chatcore: it has the migrations {', '.join(unknown)}",
-                hint="upgrade chatcore",
-            )
-        if not self._migrations:
-            raise BackupError(f"{self._file}: the database has no tables", hint="use another backup")
-        return f"up to {self._migrations[-1]}"
+def _last(file: Path, migrations: Sequence[str]) -> str:
+    """The last of the migrations, all of which must be known."""
+    if unknown := [name for name in migrations if name not in history()]:
+        raise BackupError(
+            f"{file} was made by a newer version of chatcore: it has the migrations {', '.join(unknown)}",
+            hint="upgrade chatcore",
+        )
+    if not migrations:
+        raise BackupError(f"{file}: the database has no tables", hint="use another backup")
+    return migrations[-1]
 
 
 # --- restore ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -48,6 +48,7 @@ class ChatClient:
         self._http = http
         self._session_id: str | None = None
         self._run_id: str | None = None
+        self._stopped = False
 
     def forget(self) -> None:
         """Begins a new conversation."""
@@ -66,7 +67,9 @@ class ChatClient:
         ]
 
     async def stop(self) -> None:
-        """Stops the answer that is being given; what there is of it is kept, and its stream ends."""
+        """Stops the answer that is being given, as soon as it has begun; what there is of it is kept, and its stream
+        ends."""
+        self._stopped = True
         if self._run_id is not None:
             await self._request("POST", f"/api/chat/runs/{self._run_id}/stop")
 
@@ -108,36 +111,38 @@ class ChatClient:
         headers = {**_JSON, "chatcore-on-disconnect": "continue"}
         if can_approve:
             headers["chatcore-approvals"] = "ask"
-        answer = _Answer()
+        answer = FrameReader()
+        self._stopped = False
         try:
             async with self._stream("POST", "/api/chat/stream", content=wire.dumps(body), headers=headers) as response:
                 self._run_id = response.headers.get("chatcore-run-id")
+                if self._stopped:
+                    await self.stop()
                 async for part in self._parts(answer, response):
                     yield part
             async for part in self._read_on(answer):
                 yield part
         finally:
             self._run_id = None
-        self.answered_by = answer.frames.model
+        self.answered_by = answer.model
 
-    async def _read_on(self, answer: "_Answer") -> AsyncIterator[Part]:
+    async def _read_on(self, answer: FrameReader) -> AsyncIterator[Part]:
         """The rest of an answer whose stream ended too early."""
-        while not answer.frames.done:
-            if answer.tries == len(RECONNECT) or self._run_id is None:
+        tries, read = 0, answer.last
+        while not answer.done:
+            if tries == len(RECONNECT) or self._run_id is None:
                 raise StreamBroken("the connection was lost", hint="the answer goes on; it is in the conversation")
-            if answer.tries == 0:
+            if tries == 0:
                 yield Note("The connection was lost; reading on …")
-            await asyncio.sleep(RECONNECT[answer.tries])
-            answer.tries += 1
+            await asyncio.sleep(RECONNECT[tries])
             path, params = f"/api/chat/runs/{self._run_id}/events", {"after": str(answer.last)}
-            try:
+            with suppress(_Unreachable):
                 async with self._stream("GET", path, params=params) as response:
                     async for part in self._parts(answer, response):
                         yield part
-            except _Unreachable:
-                continue
+            tries, read = (tries + 1 if answer.last == read else 0), answer.last
 
-    async def _parts(self, answer: "_Answer", response: "httpx.Response") -> AsyncIterator[Part]:
+    async def _parts(self, answer: FrameReader, response: "httpx.Response") -> AsyncIterator[Part]:
         """The parts of a stream until it ends, however it ends."""
         parser = sse.Parser()
         try:
@@ -145,9 +150,9 @@ class ChatClient:
                 for event in parser.feed(data):
                     for part in answer.read(event):
                         yield part
-                if answer.frames.session_id:
-                    self._session_id = answer.frames.session_id
-                if answer.frames.done:
+                if answer.session_id:
+                    self._session_id = answer.session_id
+                if answer.done:
                     return
         except failures():
             return
@@ -175,22 +180,6 @@ class ChatClient:
 
 class _Unreachable(ChatcoreError):
     """There is no server, or it does not answer."""
-
-
-class _Answer:
-    """An answer while it comes. `last` is the number of the last event, `tries` how often reading on failed since."""
-
-    def __init__(self) -> None:
-        self.frames = FrameReader()
-        self.last = 0
-        self.tries = 0
-
-    def read(self, event: sse.Event) -> Sequence[Part]:
-        number = (event.id or "").rpartition(":")[2]
-        if number.isdigit():
-            self.last = int(number)
-            self.tries = 0
-        return list(self.frames.read(event))
 
 
 def _refusal(status: int, body: bytes) -> RequestError:
@@ -223,7 +212,7 @@ async def connected(url: str, token: str | None, model: str | None) -> AsyncIter
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
     except ValueError:
         return False
 
@@ -231,12 +220,11 @@ def _is_address(url: str) -> bool:
 async def is_chatcore(url: str) -> bool:
     """Whether a server of ours answers there, within a second."""
     unreachable: tuple[type[Exception], ...] = (*failures(), TimeoutError, RequestError)
-    async with make_client(base_url=url) as http:
-        try:
-            async with asyncio.timeout(1.0):
-                health = wire.loads((await http.get("/health")).content)
-        except unreachable:
-            return False
+    try:
+        async with asyncio.timeout(1.0), make_client(base_url=url) as http:
+            health = wire.loads((await http.get("/health")).content)
+    except unreachable:
+        return False
     return isinstance(health, dict) and "default_model" in health
 
 

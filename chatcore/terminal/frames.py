@@ -76,16 +76,21 @@ _NOTES = {
 
 
 class FrameReader:
-    """Reads the frames of one answer. `session_id` and `model` are told by the way; `done`: nothing more comes."""
+    """Reads the frames of one answer. `session_id` and `model` are told by the way, and the number of the `last` event;
+    `done`: nothing more comes."""
 
     def __init__(self) -> None:
         self.done = False
+        self.last = 0
         self.session_id: str | None = None
         self.model: str | None = None
         self._error: str | None = None
 
     def read(self, event: sse.Event) -> Iterator[Part]:
         """The parts of a frame. Frames of a kind that is not known have none."""
+        number = (event.id or "").rpartition(":")[2]
+        if number.isdigit():
+            self.last = int(number)
         if event.data == sse.DONE:
             self.done = True
             return

@@ -3,9 +3,9 @@
 import click
 
 from chatcore import forms, wire
+from chatcore.console import printable
 from chatcore.errors import RequestError
 from chatcore.terminal.frames import Asked
-from chatcore.terminal.printable import printable
 from chatcore.tools import JsonObject, QuestionAction
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
 from typing import Protocol, Self
 
 import click
@@ -14,6 +13,7 @@ from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.text import Text as Styled
 
+from chatcore.console import harmless
 from chatcore.terminal.frames import Note, Part, Problem, Reasoning, Text, ToolUse
 
 FRAMES_PER_SECOND = 12
@@ -24,9 +24,7 @@ class Screen(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def show(self, part: Part) -> None: ...
 
@@ -43,9 +41,7 @@ class PlainScreen:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         click.echo("" if self._end.endswith("\n") or not self._end else "\n", nl=False)
 
     def show(self, part: Part) -> None:
@@ -54,11 +50,11 @@ class PlainScreen:
                 click.echo(text, nl=False)
                 self._end = text
             case Problem(text):
-                click.echo(f"Error: {text}", err=True)
+                click.echo(f"Error: {harmless(text)}", err=True)
             case Note(text):
-                click.echo(text, err=True)
+                click.echo(harmless(text), err=True)
             case ToolUse(name, status):
-                click.echo(f"[{name} {status}]", err=True)
+                click.echo(f"[{harmless(name)} {status}]", err=True)
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -86,9 +82,7 @@ class RichScreen:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._complete(len(self._growing))
         self._live.stop()
 
@@ -117,14 +111,14 @@ class RichScreen:
         if kind is not self._kind:
             self._complete(len(self._growing))
             self._kind = kind
-        self._growing += text
+        self._growing += harmless(text)
         if "\n" in text:
             self._complete(_start_of_last_block(self._growing))
         self._live.update(_Block(self._rendered(self._growing), self._console.height - 2))
 
     def _line(self, text: str, style: str) -> None:
         self._complete(len(self._growing))
-        self._live.console.print(Styled(text, style))
+        self._live.console.print(Styled(harmless(text), style))
 
     def _complete(self, length: int) -> None:
         """Prints the first `length` characters of what grows, and lets the rest grow on."""

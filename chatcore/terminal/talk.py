@@ -5,7 +5,7 @@ The main thread waits for keys and for Ctrl-C; everything that awaits runs in th
 
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
@@ -15,6 +15,7 @@ import click
 from anyio.from_thread import BlockingPortal
 from rich.console import Console
 
+from chatcore.console import harmless, printable
 from chatcore.errors import ChatcoreError
 from chatcore.terminal.client import ChatClient, Choice
 from chatcore.terminal.frames import Approval, Asked, Note, Problem
@@ -52,7 +53,8 @@ class Talk:
             stopped = True
             self._portal.start_task_soon(self._client.stop)
 
-        with self._screen() as screen, _on_ctrl_c(stop):
+        shown: Screen = RichScreen(self._console) if self._console.is_terminal else PlainScreen()
+        with shown as screen, _on_ctrl_c(stop):
             try:
                 for part in _iterate(self._portal, self._client.ask(text, can_approve=sys.stdin.isatty())):
                     if isinstance(part, Approval | Asked):
@@ -62,7 +64,7 @@ class Talk:
                     failed = failed or isinstance(part, Problem)
             except ChatcoreError as error:
                 failed = True
-                screen.show(Problem(told(error)))
+                screen.show(Problem(error.in_full))
             except KeyboardInterrupt:
                 stopped = True
             if stopped:
@@ -73,22 +75,16 @@ class Talk:
         """Asks whether a call may be run, or what a tool asks. Ctrl-C stops the answer instead."""
         try:
             with screen.pause(), _on_ctrl_c(_interrupt):
-                send = self._decided(asked) if isinstance(asked, Approval) else self._answered(asked)
+                if isinstance(asked, Approval):
+                    allow = allowed(f"{asked.tool} is to be run with {asked.arguments}. Allow it? [y/N] ")
+                    send = partial(self._client.decide, asked, allow=allow)
+                else:
+                    send = partial(self._client.answer, asked, *answer_of(asked))
             self._portal.call(send)
         except KeyboardInterrupt:
             stop()
         except ChatcoreError as error:
-            screen.show(Note(told(error)))
-
-    def _decided(self, approval: Approval) -> Callable[[], Awaitable[None]]:
-        allow = allowed(f"{approval.tool} is to be run with {approval.arguments}. Allow it? [y/N] ")
-        return partial(self._client.decide, approval, allow=allow)
-
-    def _answered(self, asked: Asked) -> Callable[[], Awaitable[None]]:
-        return partial(self._client.answer, asked, *answer_of(asked))
-
-    def _screen(self) -> Screen:
-        return RichScreen(self._console) if self._console.is_terminal else PlainScreen()
+            screen.show(Note(error.in_full))
 
     # --- the prompt ---------------------------------------------------------------------------------------------------
 
@@ -109,7 +105,7 @@ class Talk:
         try:
             COMMANDS[name][0](self, argument)
         except ChatcoreError as error:
-            click.echo(told(error))
+            click.echo(harmless(error.in_full))
 
     def help(self, _argument: str) -> None:
         for name, (_, text) in COMMANDS.items():
@@ -150,15 +146,10 @@ COMMANDS: Mapping[str, tuple[Callable[[Talk, str], None], str]] = {
 }
 
 
-def told(error: ChatcoreError) -> str:
-    """An error in one line, with its remedy."""
-    return f"{error.message} ({error.hint})" if error.hint else error.message
-
-
 def _line(choice: Choice) -> str:
     length = f"{choice.context_length:,} tokens" if choice.context_length else ""
     price = "" if choice.price is None else f"${choice.price:g}/M" if choice.price else "free"
-    return f"  {choice.id:<50} {length:>17} {price:>10}".rstrip()
+    return f"  {printable(choice.id):<50} {length:>17} {price:>10}".rstrip()
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

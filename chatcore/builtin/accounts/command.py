@@ -1,16 +1,11 @@
 """`chatcore accounts`: what people have with other services, for the operator."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
-
 import click
 
 from chatcore.accounts import Accounts
+from chatcore.console import table, with_database
 from chatcore.database import AccountRow, Database
 from chatcore.types import LOCAL, Principal
-
-T = TypeVar("T")
 
 
 def accounts_command(database: Database, accounts: Accounts) -> click.Command:
@@ -27,10 +22,9 @@ def accounts_command(database: Database, accounts: Accounts) -> click.Command:
 @click.pass_obj
 def list_accounts(both: tuple[Database, Accounts]) -> None:
     """List who is signed in where. Nothing of it is a secret."""
-    rows = [("PRINCIPAL", "ACCOUNT", "SIGNED IN AS", "CHANGED", "STATE"), *map(_row, _run(both, _rows))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    database, accounts = both
+    rows = with_database(database, accounts.vault.table.list)
+    click.echo(table(("PRINCIPAL", "ACCOUNT", "SIGNED IN AS", "CHANGED", "STATE"), list(map(_row, rows))))
 
 
 @click.command()
@@ -43,30 +37,16 @@ def forget(both: tuple[Database, Accounts], name: str | None, principal: str, ev
     if everything == (name is not None):
         raise click.UsageError("name one account, or say --all")
 
-    async def work(accounts: Accounts) -> None:
-        meant = [(row.owner, row.name) for row in await _rows(accounts)] if name is None else [(principal, name)]
+    database, accounts = both
+
+    async def work() -> None:
+        kept = await accounts.vault.table.list() if name is None else ()
+        meant = [(row.owner, row.name) for row in kept] if name is None else [(principal, name)]
         for owner, account in meant:
             revoked = await accounts.forget(Principal(owner), account)
             click.echo(f"forgot {account} of {owner}, {'revoked' if revoked else 'not revoked'} at the service")
 
-    _run(both, work)
-
-
-async def _rows(accounts: Accounts) -> list[AccountRow]:
-    return list(await accounts.vault.table.list())
-
-
-def _run(both: tuple[Database, Accounts], work: Callable[[Accounts], Coroutine[Any, Any, T]]) -> T:
-    database, accounts = both
-
-    async def session() -> T:
-        await database.open()
-        try:
-            return await work(accounts)
-        finally:
-            await database.close()
-
-    return asyncio.run(session())
+    with_database(database, work)
 
 
 def _row(row: AccountRow) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from quart.typing import ResponseReturnValue
 from chatcore.access import authenticated, current_principal
 from chatcore.builtin.chat.records import approval_record, question_record
 from chatcore.builtin.chat.requests import AnswerRequest, DecisionRequest
-from chatcore.database import Questions
+from chatcore.database import Approvals, Questions
 from chatcore.openapi import describe
 from chatcore.questions import give_answer
 from chatcore.requests import read_body
@@ -21,7 +21,7 @@ blueprint = Blueprint("approvals", __name__, url_prefix="/api/chat")
 @authenticated
 async def list_approvals() -> ResponseReturnValue:
     """The oldest first. One that was decided, or has expired, is not among them."""
-    waiting = await current().runs.approvals(current_principal())
+    waiting = await Approvals(current().database).open(current_principal())
     return {"approvals": [approval_record(one) for one in waiting]}
 
 
@@ -34,7 +34,8 @@ async def decide(run_id: str, call_id: str) -> ResponseReturnValue:
     With another digest, for a call that was decided or has expired, or whose run has ended, the answer is 409.
     """
     body = await read_body(DecisionRequest)
-    decided = await current().runs.decide(current_principal(), run_id, call_id, body.digest, body.decision)
+    table = Approvals(current().database)
+    decided = await table.decide(current_principal(), run_id, call_id, body.digest, body.decision)
     return dict(approval_record(decided))
 
 

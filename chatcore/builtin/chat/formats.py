@@ -33,7 +33,7 @@ from chatcore.types import (
     Usage,
 )
 
-PAUSES = frozenset({"hop_limit", "tool_error_limit", "cost_limit", "repeated_call"})
+PAUSES = frozenset({"hop_limit", "tool_error_limit", "cost_limit", "answer_limit", "repeated_call"})
 """Notices that stand where the answer would go on: shown as text too, since clients hide the tool's message."""
 
 

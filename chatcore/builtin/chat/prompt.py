@@ -58,7 +58,7 @@ def compose_history(path: Sequence[StoredMessage], system: str) -> tuple[Message
     whose answer is not known is answered so, an answer to no call is left out. What a model wrote as arguments stays.
     """
     history = [Message(role="system", content=system)]
-    used: set[str] = set()
+    used: dict[str, int] = {}
     for message, answers in _groups(stored for stored in path if not _is_system(stored.message)):
         if message.role == "assistant" and message.tool_calls:
             history += _with_answers(message, answers, used)
@@ -99,7 +99,7 @@ def _groups(path: Iterable[StoredMessage]) -> Iterator[tuple[Message, list[Messa
         yield message, answers
 
 
-def _with_answers(message: Message, answers: Sequence[Message], used: set[str]) -> Iterator[Message]:
+def _with_answers(message: Message, answers: Sequence[Message], used: dict[str, int]) -> Iterator[Message]:
     """An assistant message with tool calls, and one answer for each. `used` are the ids that may not be taken again."""
     remaining = list(answers)
     calls: list[ToolCall] = []
@@ -123,13 +123,14 @@ def _settled(stored: StoredMessage) -> Message:
     return attrs.evolve(stored.message, content=UNKNOWN_OUTCOME if unknown else content, tool_calls=())
 
 
-def _unused(call_id: str, used: set[str]) -> str:
-    """The id, or one like it: models that number their calls begin again with every answer."""
-    unused, number = call_id or "call", 1
+def _unused(call_id: str, used: dict[str, int]) -> str:
+    """The id, or one like it: models that number their calls begin again with every answer. `used` has how often each
+    was wanted."""
+    unused = call_id = call_id or "call"
     while unused in used:
-        number += 1
-        unused = f"{call_id or 'call'}_{number}"
-    used.add(unused)
+        used[call_id] += 1
+        unused = f"{call_id}_{used[call_id]}"
+    used[unused] = 1
     return unused
 
 

@@ -140,7 +140,7 @@ def approval_record(approval: Approval) -> JsonObject:
 def question_record(asked: AskedQuestion) -> JsonObject:
     """What a running tool asks a person. `action` is there when it was answered."""
     record = {
-        "question_id": asked.id,
+        "question_id": asked.question_id,
         "run_id": asked.run_id,
         "session_id": asked.conversation_id,
         "call_id": asked.call_id,

@@ -11,6 +11,8 @@ from chatcore.database.approvals import Decision
 from chatcore.tools import JsonObject, QuestionAction
 from chatcore.types import Content, Message, Role
 
+_SHORT = optional(max_len(1000))  # what is stored beside messages and is not counted in a conversation's size
+
 
 @attrs.frozen(kw_only=True)
 class RequestMessage:
@@ -20,8 +22,8 @@ class RequestMessage:
     content: Content = None
     name: str | None = None
     tool_call_id: str | None = None
-    client_message_id: str | None = None
-    parent_client_message_id: str | None = None
+    client_message_id: str | None = attrs.field(default=None, validator=_SHORT)
+    parent_client_message_id: str | None = attrs.field(default=None, validator=_SHORT)
     extra: JsonObject = wire.rest()
 
     @property
@@ -41,8 +43,8 @@ class RequestMetadata:
 
     client_id: str | None = None
     profile_id: str | None = None
-    client_assistant_message_id: str | None = None
-    client_parent_message_id: str | None = None
+    client_assistant_message_id: str | None = attrs.field(default=None, validator=_SHORT)
+    client_parent_message_id: str | None = attrs.field(default=None, validator=_SHORT)
     parent_message_id: int | None = None
     extra: JsonObject = wire.rest()
 
@@ -124,7 +126,7 @@ class EventsQuery:
 class SaveRequest:
     """What to save a conversation with. What is absent stays as it is."""
 
-    title: str | None = None
+    title: str | None = attrs.field(default=None, validator=_SHORT)
     llm_settings: JsonObject | None = None
     extra: JsonObject = wire.rest()
 

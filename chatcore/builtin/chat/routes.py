@@ -13,16 +13,17 @@ from chatcore.access import authenticated, current_principal, public
 from chatcore.builtin.chat import records
 from chatcore.builtin.chat.formats import FORMATS
 from chatcore.builtin.chat.requests import ChatRequest, ConversationsQuery, EventsQuery, SaveRequest
+from chatcore.builtin.chat.settings import LARGEST_SETTINGS
 from chatcore.builtin.chat.start import start_turn
-from chatcore.builtin.chat.titles import ai_title
-from chatcore.database import Conversation, Questions
-from chatcore.errors import NotFound, RequestError
+from chatcore.builtin.chat.titles import ai_title, opening
+from chatcore.database import Approvals, Conversation, Questions
+from chatcore.errors import NotFound, RequestError, TooLarge
 from chatcore.openapi import describe
 from chatcore.protocols import GenerationLookup
 from chatcore.readers import Reader
 from chatcore.requests import read_body, read_query
 from chatcore.state import State, current
-from chatcore.types import StoredMessage
+from chatcore.types import Message
 
 blueprint = Blueprint("chat", __name__, url_prefix="/api/chat")
 
@@ -78,10 +79,10 @@ async def run_events(run_id: str) -> Response:
 async def get_run(run_id: str) -> ResponseReturnValue:
     """`approvals` are the tool calls that wait for somebody's consent now, `questions` what running ones ask, as in the
     lists of all of them."""
-    runs, principal = current().runs, current_principal()
-    record = await runs.get(principal, run_id)
-    waiting = await runs.approvals(principal, run_id) if record.state == "waiting" else ()
-    asked = await Questions(current().database).open(principal, run_id)
+    state, principal = current(), current_principal()
+    record = await state.runs.get(principal, run_id)
+    waiting = await Approvals(state.database).open(principal, run_id) if record.state == "waiting" else ()
+    asked = await Questions(state.database).open(principal, run_id)
     return {
         **records.run_record(record),
         "approvals": [records.approval_record(one) for one in waiting],
@@ -199,12 +200,15 @@ async def delete_session(session_id: str) -> ResponseReturnValue:
 async def list_messages(session_id: str) -> ResponseReturnValue:
     state, principal = current(), current_principal()
     conversation = await _session(state, session_id)
-    path = await state.attachments.shown(principal, await state.conversations.path(principal, session_id))
-    return {
-        "session_id": session_id,
-        "metadata": records.session_record(conversation),
-        "messages": [records.message_record(stored, state.config.zone) for stored in path],
-    }
+    async with state.reading(conversation.size):
+        path = await state.attachments.shown(principal, await state.conversations.path(principal, session_id))
+        messages = [records.message_record(stored, state.config.zone) for stored in path]
+        shown = {
+            "session_id": session_id,
+            "metadata": records.session_record(conversation),
+            "messages": messages,
+        }
+        return Response(wire.dumps(shown), mimetype="application/json")
 
 
 @blueprint.delete("/session/<session_id>/messages/<message_id>")
@@ -259,11 +263,11 @@ async def update(session_id: str) -> ResponseReturnValue:
 async def generate_title(session_id: str) -> ResponseReturnValue:
     """A title that the user chose is kept; a model that fails leaves the title as it is."""
     state, principal = current(), current_principal()
-    path = await _path_or_nothing(state, session_id)
-    if not path:
+    said = await _opening(state, session_id)
+    if not said:
         raise NotFound("No messages found")
-    provider, model = state.title_model()
-    title = await ai_title(provider, model, [stored.message for stored in path])
+    provider, model = state.registry.provider_for(state.config.title_model)
+    title = await ai_title(provider, model, said)
     if title is None:
         conversation = await state.conversations.get(principal, session_id)
         return {
@@ -284,14 +288,20 @@ async def _session(state: State, session_id: str) -> Conversation:
         raise NotFound("Session not found") from None
 
 
-async def _path_or_nothing(state: State, session_id: str) -> Sequence[StoredMessage]:
+async def _opening(state: State, session_id: str) -> Sequence[Message]:
+    """As much of a conversation as it takes to name it; nothing if there is none."""
+    principal = current_principal()
     try:
-        return await state.conversations.path(current_principal(), session_id)
+        conversation = await state.conversations.get(principal, session_id)
+        async with state.reading(conversation.size):
+            return opening([stored.message for stored in await state.conversations.path(principal, session_id)])
     except NotFound:
         return ()
 
 
 def _changes(body: SaveRequest) -> dict[str, Any]:
+    if len(wire.dumps(body.llm_settings)) > LARGEST_SETTINGS:
+        raise TooLarge(f"the settings of a conversation may have no more than {LARGEST_SETTINGS} bytes")
     title = (body.title or "").strip()
     return {
         **({"title": title} if title else {}),

@@ -8,7 +8,7 @@ import attrs
 from attrs.validators import ge, le
 
 from chatcore import wire
-from chatcore.errors import NotFound, Problem, ValidationFailed
+from chatcore.errors import NotFound, Problem, TooLarge, ValidationFailed
 from chatcore.state import State
 from chatcore.tools import JsonObject
 from chatcore.types import Principal
@@ -38,6 +38,9 @@ class LlmSettings:
     conversation_timeout_seconds: int = attrs.field(default=10, validator=[ge(1), le(60)])
     updated_at: datetime | None = None
 
+
+LARGEST_SETTINGS = 2**18
+"""Bytes that what is set for a client, or for a conversation, may have as JSON."""
 
 _DEFAULTS: Mapping[ClientId, JsonObject] = {
     "svelte": {"max_tokens": 4096},
@@ -119,6 +122,7 @@ def changed(client: ClientId, stored: JsonObject, changes: JsonObject, now: date
 
     Raises:
         ValidationFailed: a value is of the wrong type or out of range.
+        TooLarge: they would take too much, in every turn.
     """
     document = {**stored, **{key: value for key, value in changes.items() if key in attrs.fields_dict(LlmSettings)}}
     before, given = _object(stored.get("parameters")), _object(changes.get("parameters"))
@@ -127,6 +131,8 @@ def changed(client: ClientId, stored: JsonObject, changes: JsonObject, now: date
     if parameters := _object(document.get("parameters")):
         document["parameters"] = {**parameters, **{key: document.get(key) for key in _PAIR if key in parameters}}
     document = {key: value for key, value in document.items() if value is not None} | {"updated_at": now.isoformat()}
+    if len(wire.dumps(document)) > LARGEST_SETTINGS:
+        raise TooLarge(f"the settings of a client may have no more than {LARGEST_SETTINGS} bytes")
     try:
         settings_of(client, document)
     except ValidationFailed as error:

@@ -14,12 +14,12 @@ from chatcore import wire
 from chatcore.builtin.chat import prompt
 from chatcore.builtin.chat.requests import ChatRequest, RequestMetadata
 from chatcore.builtin.chat.settings import LlmSettings, client_of, effective, stored_settings
-from chatcore.database import Begun, NewMessage, NewRun
-from chatcore.errors import Conflict, Problem, ProviderError, RequestError, ValidationFailed
+from chatcore.database import Begun, NewMessage, NewRun, json_size
+from chatcore.errors import Conflict, Problem, ProviderError, RequestError, TooLarge, ValidationFailed
 from chatcore.protocols import Provider
 from chatcore.run import Run
 from chatcore.runs import lease
-from chatcore.state import State
+from chatcore.state import SMALL_HISTORY, State
 from chatcore.tools import Tool
 from chatcore.turn import origin_of
 from chatcore.types import Message, Principal, StoredMessage, Turn
@@ -44,7 +44,8 @@ async def start_turn(
 
     Raises:
         ValidationFailed: there is nothing to answer.
-        Overloaded: the server is full or stops; nothing was started.
+        Overloaded: the server is full or stops, or has no room for the history; nothing was started.
+        TooLarge: the conversation has grown too large to go on.
         NotFound: no such model, or no such message to hang the new ones on.
         Conflict: the conversation's last answer is still being written.
     """
@@ -70,7 +71,10 @@ async def _start(
     if request.session_id is not None:
         await state.runs.make_room(principal, request.session_id)
     new = _new_messages(request)
-    begin = partial(_begin, state, turn, new, metadata)
+    place = _Place()
+    admit = partial(_admit, state, place, sum(m.size for m in new) + json_size([turn.parameters, turn.metadata]))
+    admit(0)
+    begin = partial(_begin, state, turn, new, metadata, admit)
     # A new conversation is stored while the model is asked, unless nothing may be told that is not on disk.
     at_once = request.session_id is None and state.config.durability == "relaxed"
     begun = None if at_once else await _with_room(state, turn, begin)
@@ -78,14 +82,32 @@ async def _start(
     turn = attrs.evolve(turn, history=_history(state, request, settings, path))
     turn = await _prepared(state, turn, begun)
     provider, _ = state.registry.provider_for(turn.model)  # a plugin may have chosen another
+    turn = attrs.evolve(turn, provider=provider.name)
     grace = state.config.disconnect_grace if on_disconnect == "stop" else None
-    return state.runs.start(
+    run = state.runs.start(
         turn,
         provider,
         partial(_known, begun) if begun else begin,
         new_conversation=begun is None or begun.created,
         grace=grace,
     )
+    state.histories.hand_over(place, run)
+    return run
+
+
+class _Place:
+    """The place of a history until it belongs to its run, which has it as long as anybody has the run."""
+
+
+def _admit(state: State, place: _Place, new: int, stored: int) -> None:
+    """Finds room for a history: for what is stored of it, and for what is new in the request, in bytes."""
+    limit = state.config.max_conversation
+    if stored > limit:
+        raise TooLarge(
+            f"the conversation has {stored} bytes, with all its branches and files; the limit is {limit}",
+            hint="begin a new one, or delete messages of this one; max_conversation is the server's limit",
+        )
+    state.histories.take(place, stored + new)
 
 
 async def _turn(
@@ -99,9 +121,7 @@ async def _turn(
 ) -> Turn:
     """The turn, without its history."""
     model_id, parameters = effective(request.model, request.parameters(), settings)
-    provider, model = state.registry.provider_for(
-        model_id, default_model=state.config.default_model, default_provider=state.config.default_provider
-    )
+    provider, model = state.registry.provider_for(model_id)
     return Turn(
         id=uuid.uuid4().hex,
         principal=principal,
@@ -156,7 +176,9 @@ def _unstored(turn: Turn, new: Sequence[NewMessage]) -> tuple[StoredMessage, ...
     )
 
 
-async def _begin(state: State, turn: Turn, new: Sequence[NewMessage], metadata: RequestMetadata) -> Begun:
+async def _begin(
+    state: State, turn: Turn, new: Sequence[NewMessage], metadata: RequestMetadata, admit: Callable[[int], None]
+) -> Begun:
     run = NewRun(
         id=turn.id,
         client_id=turn.client_id,
@@ -174,6 +196,8 @@ async def _begin(state: State, turn: Turn, new: Sequence[NewMessage], metadata: 
         run=run,
         after=metadata.parent_message_id,
         exclusive=True,
+        small=min(SMALL_HISTORY, state.config.max_conversation),
+        admit=admit,
     )
 
 

@@ -14,11 +14,23 @@ LONGEST_INPUT = 4000
 LONGEST_TITLE = 120
 """Characters. A longer answer is not a title."""
 
+_SPOKEN = ("user", "assistant")
 _PARAMETERS = {"max_tokens": 30, "temperature": 0.3}
 _INSTRUCTION = (
     "Write a title for the conversation that follows: at most six words, in its language, without quotation marks. "
     "Answer with the title alone."
 )
+
+
+def opening(messages: Sequence[Message]) -> Sequence[Message]:
+    """As many of a conversation's messages, and as much of each, as the model is shown."""
+    shown: list[Message] = []
+    length = 0
+    for message in messages:
+        if message.role in _SPOKEN and length < LONGEST_INPUT:
+            shown.append(Message(role=message.role, content=message.text[:LONGEST_INPUT]))
+            length += len(shown[-1].text)
+    return shown
 
 
 async def ai_title(
@@ -28,7 +40,7 @@ async def ai_title(
 
     `time_limit` is in seconds.
     """
-    lines = [f"{message.role}: {message.text}" for message in messages if message.role in ("user", "assistant")]
+    lines = [f"{message.role}: {message.text}" for message in opening(messages)]
     request = ModelRequest(
         model=model,
         messages=(

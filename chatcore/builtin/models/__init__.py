@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 import attrs
+from attrs.validators import max_len
 from quart import Blueprint, Response
 
 from chatcore import wire
@@ -28,9 +29,15 @@ class MetadataQuery:
 class ModelsQuery(MetadataQuery):
     """Which models."""
 
-    search: str = attrs.field(default="", metadata={"help": "Words, each of which must occur somewhere in the entry."})
+    search: str = attrs.field(
+        default="",
+        validator=max_len(1000),
+        metadata={"help": "Words, each of which must occur somewhere in the entry."},
+    )
     filters: str = attrs.field(
-        default="", metadata={"help": 'A JSON object like {"context_length": {"min": 32000}, "series": ["gpt"]}.'}
+        default="",
+        validator=max_len(5000),
+        metadata={"help": 'A JSON object like {"context_length": {"min": 32000}, "series": ["gpt"]}.'},
     )
 
 

@@ -13,9 +13,10 @@ from quart import Blueprint, Response, current_app, render_template, request, se
 
 from chatcore import wire
 from chatcore.access import public
+from chatcore.builtin.pages.document import document
 from chatcore.errors import NotFound
 from chatcore.hooks import Context, NoSettings, Plugin, hookimpl
-from chatcore.openapi import describe, document
+from chatcore.openapi import describe
 
 _ASSETS: Mapping[str, str] = {
     "docs.js": "text/javascript",

@@ -57,7 +57,7 @@ async def _svelte_model(server: state.State) -> str | None:
 
 def _default_model(server: state.State) -> str | None:
     try:
-        return server.default_model()[1]
+        return server.registry.provider_for(None)[1]
     except ChatcoreError:
         return None  # no provider is configured: `providers` says so
 
@@ -112,7 +112,7 @@ async def _database(server: state.State) -> Check:
     except TimeoutError:
         return Check(False, f"it has not answered a read within {PATIENCE:g} s")
     except DatabaseError as error:
-        logger.error("the database does not answer: %s (%s)", error, error.hint)  # noqa: TRY400  the error says it all
+        logger.error("the database does not answer: %s", error.in_full)  # noqa: TRY400  it says it all
         return Check(False, error.told)
     return Check(True)
 

@@ -19,11 +19,11 @@ from chatcore.errors import ChatcoreError
 from chatcore.hooks import API_VERSION, Plugin
 from chatcore.plugins import Row
 from chatcore.plugins.check import check_hooks
-from chatcore.settings import options
 from chatcore.state import State
 from chatcore.testing.chat import Chat, running_chat
 from chatcore.testing.contracts import quiet, readme
 from chatcore.testing.contracts.watch import leaving_nothing
+from chatcore.testing.settings import options
 
 SLOW = 200.0
 """Milliseconds of loading, imports not counted, from which on the report says that it is slow."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from chatcore.hooks import Plugin
 from chatcore.plugins.find import GROUP
-from chatcore.settings import options
+from chatcore.testing.settings import options
 
 HEADINGS = ("What it adds", "Install", "Settings", "Try it", "Remove it")
 """The sections of every README, in this order."""

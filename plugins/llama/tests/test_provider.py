@@ -111,7 +111,7 @@ async def test_a_stopped_answer_frees_its_place(llama: LlamaProvider) -> None:
     await asyncio.sleep(0)
     for stream in streams:
         await stream.aclose()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await third
 
 
@@ -121,12 +121,14 @@ async def test_more_answers_than_places_wait_their_turn(llama: LlamaProvider) ->
     assert all(isinstance(events[-1], Finish) for events in answers)
 
 
-async def test_one_answer_after_the_other_never_meets_a_closed_connection(llama: LlamaProvider) -> None:
+async def test_one_answer_after_the_other_never_meets_a_closed_connection(
+    llama: LlamaProvider, caplog: pytest.LogCaptureFixture
+) -> None:
     """llama.cpp closes connections after a stream without saying so, which a retry would hide behind a delay."""
-    started = time.monotonic()
-    for _ in range(15):
-        await ask(llama, request(max_tokens=1))
-    assert time.monotonic() - started < 6
+    with caplog.at_level(logging.WARNING, "chatcore"):
+        for _ in range(15):
+            await ask(llama, request(max_tokens=1))
+    assert "trying again" not in caplog.text
 
 
 async def test_tools_are_kept_from_a_model_that_cannot_call_them(llama: LlamaProvider) -> None:
@@ -273,7 +275,7 @@ async def test_it_stops_at_once_while_it_answers() -> None:
     async with provider.session():
         stream = await begun(provider, request(**ENDLESS))
         started = time.monotonic()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10  # the answer would take half a minute
     async with aclosing(stream):
         with pytest.raises(ProviderError):
             async for _ in stream:

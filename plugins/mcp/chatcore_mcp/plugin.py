@@ -20,7 +20,6 @@ from chatcore_mcp.ports import PORTS_FILE, Ports
 from chatcore_mcp.routes import choices, servers, sign_in
 from chatcore_mcp.server.command import command
 from chatcore_mcp.server.endpoint import Endpoint
-from chatcore_mcp.server.toolset import Toolset
 from chatcore_mcp.servers import Options, Servers
 from chatcore_mcp.settings import Settings
 
@@ -71,6 +70,7 @@ class Mcp(Plugin[Settings]):
     def make_server(self) -> "Server[Any]":
         """What is served at `/mcp`."""
         from chatcore_mcp.server.protocol import make_server  # noqa: PLC0415  slow to import, and rarely needed
+        from chatcore_mcp.server.toolset import Toolset  # noqa: PLC0415  as above
 
         return make_server(Toolset(self.context.host, share=self.settings.share_tools, allows=self.servers.allows))
 
@@ -100,10 +100,11 @@ class Mcp(Plugin[Settings]):
             self.servers.reconnect()
             return None
         scope = await self.choices.scope(turn)
+        open_to = {server.id for server in self.servers if server.allows(turn.principal.id)}
         given = {
             name: turn.tools[name]
             for name, one in identities.items()
-            if one is None or (scope.allows(*one) and self.servers.allows(turn.tools[name], turn.principal))
+            if one is None or (one[0] in open_to and scope.allows(*one))
         }
         return attrs.evolve(turn, tools=led(given, {name: one[1] for name, one in identities.items() if one}))
 

@@ -27,6 +27,7 @@ from chatcore_mcp.sign_in import SignIn, Stamp, stamps
 from chatcore_mcp.tools import Work, make, own, source
 
 _SDK = "chatcore_mcp.session"
+_SOURCES = source("")
 
 WATCH = 2.0
 """Seconds between two looks at the file."""
@@ -261,7 +262,7 @@ class Servers:
 
     def identify(self, tool: Tool) -> tuple[str, str] | None:
         """The server and the tool, by its own name, behind a tool of a turn; None for one of somebody else's."""
-        if tool.source is None or not tool.source.startswith(source("")):
+        if tool.source is None or not tool.source.startswith(_SOURCES):
             return None
         name = tool.name.removeprefix(f"{self.name}__") if tool.name not in self._identities else tool.name
         return self._identities.get(name)

@@ -172,17 +172,19 @@ async def test_beyond_the_last_stage_there_are_all_tools(make_chat: MakeChat) ->
 
 
 @pytest.mark.parametrize(
-    ("script", "reason"),
+    ("script", "patience", "reason"),
     [
-        ([text("I would rather not.")], "no JSON object"),
-        ([ProviderUnavailable("too busy")], "too busy"),
-        ([asyncio.Event()], "within 0.05 s"),
+        ([text("I would rather not.")], 20.0, "no JSON object"),
+        ([ProviderUnavailable("too busy")], 20.0, "too busy"),
+        ([asyncio.Event()], 0.05, "within 0.05 s"),
     ],
     ids=["nonsense", "error", "silence"],
 )
-async def test_without_a_plan_there_are_all_tools(make_chat: MakeChat, script: list[Step], reason: str) -> None:
+async def test_without_a_plan_there_are_all_tools(
+    make_chat: MakeChat, script: list[Step], patience: float, reason: str
+) -> None:
     """The notice says why."""
-    chat = await start(make_chat, script, [text("ok")], plan=True, plan_timeout=0.05)
+    chat = await start(make_chat, script, [text("ok")], plan=True, plan_timeout=patience)
     reply = await chat.say("hello")
     assert reply.text == "ok"
     assert offered(chat.provider)[1] == set(NAMES)

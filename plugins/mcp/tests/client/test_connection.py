@@ -234,7 +234,7 @@ async def test_one_that_does_not_tell_its_tools_is_given_up(connect, monkeypatch
 async def test_tools_are_kept_for_a_while(connect, monkeypatch: pytest.MonkeyPatch):
     """After a connection was lost; then they go."""
     monkeypatch.setattr("chatcore_mcp.connection.FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("chatcore_mcp.connection.KEPT", 0.15)
+    monkeypatch.setattr("chatcore_mcp.connection.KEPT", 0.6)
     fake = Fake([FakeSession([offer("a")])])
     connection = connect(fake)
     await until(lambda: connection.state == "connected")

@@ -54,7 +54,7 @@ async def test_an_old_server_is_connected_and_called(bench, url: str):
 )
 async def test_what_is_no_server_says_why(bench, url: str, path: str, problem: str):
     """In one line, with the remedy where there is one."""
-    made = await bench({"broken": {"url": f"{url}/{path}"}}, timeout=0.5)
+    made = await bench({"broken": {"url": f"{url}/{path}"}}, timeout=0.5 if path == "hang" else 20)
     await made.until(lambda: made.server("broken").problem)
     assert made.server("broken").problem.startswith(problem)
     assert "\n" not in made.server("broken").problem

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +16,62 @@ import pytest
 from chatcore.forms import form
 from chatcore.tools import QuestionAnswer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240, func_only=True)]
 
-INHERITED = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "UV_CACHE_DIR", "UV_INDEX_URL", "npm_config_registry")
-"""What downloads may need; servers are not given the environment otherwise."""
+INHERITED = ("UV_CACHE_DIR", "npm_config_cache")
+"""What is needed to find what was downloaded; servers are not given the environment otherwise."""
+OFFLINE = {"UV_OFFLINE": "1", "npm_config_offline": "true"}
+"""Nothing is downloaded while a server starts."""
+DOWNLOAD_TIME = 300
+"""Seconds that one attempt to download a server may take."""
 
 
 @attrs.frozen
 class Real:
-    """A server, a tool of it, what that is called with, and what it answers."""
+    """A server, what downloads all of it, a tool of it, what that is called with, and what it answers."""
 
     command: tuple[str, ...]
+    download: tuple[str, ...]
     tool: str
     arguments: dict[str, Any]
     answer: str
     tools: int
 
+    @classmethod
+    def of_uv(cls, package: str, *does: Any, using: str = "") -> "Real":
+        command = ("uv", "tool", "run", *(("--with", using) if using else ()), package)
+        return cls(command, (*command, "--help"), *does)
 
-def tool(package: str, *arguments: str, using: str = "") -> tuple[str, ...]:
-    return ("uv", "tool", "run", *(("--with", using) if using else ()), package, *arguments)
+    @classmethod
+    def of_npm(cls, package: str, *does: Any) -> "Real":
+        return cls(("npx", "-y", package), ("npx", "-y", "-p", package, "-c", "true"), *does)
 
 
 TIME = ("get_current_time", {"timezone": "Europe/Vienna"}, "Europe/Vienna", 2)
 SERVERS = {
-    "time": Real(tool("mcp-server-time"), *TIME),
-    "time on the SDK before 2": Real(tool("mcp-server-time", using="mcp<2"), *TIME),
-    "git": Real(tool("mcp-server-git"), "git_status", {"repo_path": "REPO"}, "On branch", 10),
-    "fetch": Real(tool("mcp-server-fetch"), "fetch", {"url": "http://127.0.0.1:9/"}, "", 1),
-    "everything": Real(
-        ("npx", "-y", "@modelcontextprotocol/server-everything"), "echo", {"message": "hello"}, "Echo: hello", 10
+    "time": Real.of_uv("mcp-server-time", *TIME),
+    "time on the SDK before 2": Real.of_uv("mcp-server-time", *TIME, using="mcp<2"),
+    "git": Real.of_uv("mcp-server-git", "git_status", {"repo_path": "REPO"}, "On branch", 10),
+    "fetch": Real.of_uv("mcp-server-fetch", "fetch", {"url": "http://127.0.0.1:9/"}, "", 1),
+    "everything": Real.of_npm(
+        "@modelcontextprotocol/server-everything", "echo", {"message": "hello"}, "Echo: hello", 10
     ),
 }
+
+
+@pytest.fixture
+def real(request: pytest.FixtureRequest) -> Real:
+    """One of them, by its name. It was downloaded: networks fail now and then, so that is tried three times."""
+    real = SERVERS[request.param]
+    if shutil.which(real.command[0]) is None:
+        pytest.skip(f"{real.command[0]} is not installed")
+    for _ in range(3):
+        with suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(real.download, capture_output=True, text=True, timeout=DOWNLOAD_TIME)
+            if done.returncode == 0:
+                return real
+            print(done.stderr)
+    pytest.fail(f"{request.param} cannot be downloaded: {' '.join(real.download)}")
 
 
 def children() -> set[int]:
@@ -61,19 +87,20 @@ def children() -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("name", SERVERS)
-async def test_a_real_server_is_used_and_returns(bench, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def entry(real: Real) -> dict[str, Any]:
+    inherited = {key: f"${{{key}}}" for key in INHERITED if key in os.environ}
+    return {"command": list(real.command), "env": {**inherited, **OFFLINE}}
+
+
+@pytest.mark.parametrize("real", SERVERS, indirect=True)
+async def test_a_real_server_is_used_and_returns(bench, real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Connected, listed, called, killed; it comes back by itself, and is called again."""
     monkeypatch.setattr("chatcore_mcp.process.GRACE", 2.0)
-    real = SERVERS[name]
-    if shutil.which(real.command[0]) is None:
-        pytest.skip(f"{real.command[0]} is not installed")
     await asyncio.to_thread(subprocess.run, ["git", "init", "-q", "-b", "main", tmp_path / "repo"], check=True)
     before = children()
     started = time.perf_counter()
-    environ = {key: f"${{{key}:-}}" for key in INHERITED if key in os.environ}
-    made = await bench({"real": {"command": list(real.command), "env": environ}}, timeout=180)
-    await made.until(lambda: made.server("real").state == "connected" or made.server("real").problem, 200)
+    made = await bench({"real": entry(real)}, timeout=90)
+    await made.until(lambda: made.server("real").state == "connected" or made.server("real").problem, 100)
     assert made.server("real").problem == ""
     connected = time.perf_counter()
     assert len(made.names()) >= real.tools
@@ -91,20 +118,17 @@ async def test_a_real_server_is_used_and_returns(bench, name: str, tmp_path: Pat
     assert real.answer in result.text
     back = time.perf_counter()
     print(
-        f"{name}: connected in {connected - started:.1f} s, {len(made.names())} tools, "
+        f"connected in {connected - started:.1f} s, {len(made.names())} tools, "
         f"called in {(called - connected) * 1000:.0f} ms, the kill noticed after {(lost - called) * 1000:.0f} ms, "
         f"back and called after {back - lost:.1f} s"
     )
 
 
-async def test_a_real_server_asks_a_person(bench):
+@pytest.mark.parametrize("real", ["everything"], indirect=True)
+async def test_a_real_server_asks_a_person(bench, real: Real):
     """With a form of every kind of field; it gets what was filled in."""
-    real = SERVERS["everything"]
-    if shutil.which(real.command[0]) is None:
-        pytest.skip(f"{real.command[0]} is not installed")
-    environ = {key: f"${{{key}:-}}" for key in INHERITED if key in os.environ}
-    made = await bench({"real": {"command": list(real.command), "env": environ}}, timeout=180)
-    await made.until(lambda: "trigger-elicitation-request" in made.names() or made.server("real").problem, 200)
+    made = await bench({"real": entry(real)}, timeout=90)
+    await made.until(lambda: "trigger-elicitation-request" in made.names() or made.server("real").problem, 100)
     made.answers = [QuestionAnswer(action="accept", content={"name": "Ann"})]
     result = await made.call("trigger-elicitation-request")
     [asked] = made.asked

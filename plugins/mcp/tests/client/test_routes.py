@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from chatcore_mcp import Mcp
 
+from chatcore.access import policy_of
 from chatcore.database import Documents
 from chatcore.testing.chat import Chat, running_chat
 from chatcore.testing.scripted import ScriptedProvider, call, text
@@ -431,7 +432,7 @@ async def test_who_changes_servers_needs_the_scope(api: Api):
     guarded = {
         (rule.rule, method)
         for rule in app.url_map.iter_rules()
-        if "mcp" in getattr(app.view_functions[rule.endpoint], "chatcore_scopes", ())
+        if (policy := policy_of(app.view_functions[rule.endpoint])) and "mcp" in policy.scopes
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     prefix = "/api/mcp/servers/"

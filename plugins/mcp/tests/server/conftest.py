@@ -55,12 +55,14 @@ async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Server]
         log = bytearray()
         listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         reading = asyncio.create_task(_read(process, log, listening))
-        servers.append(Server(process, await asyncio.wait_for(listening, 30), log, reading))
+        servers.append(Server(process, "", log, reading))
+        servers[-1].url = await asyncio.wait_for(listening, 30)
         return servers[-1]
 
     yield start
     for server in servers:
         await server.end(signal.SIGKILL)
+        print(server.log.decode(errors="replace"))  # pytest shows it if the test has failed
 
 
 async def _read(process: asyncio.subprocess.Process, log: bytearray, listening: asyncio.Future[str]) -> None:

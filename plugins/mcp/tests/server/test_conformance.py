@@ -8,19 +8,23 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300, func_only=True)]
 
 HERE = Path(__file__).parent
 NPM = HERE / "npm"
 NODE = f"node-{platform.system().lower()}-{'x64' if platform.machine() == 'x86_64' else 'arm64'}"
 """Brought by npm, too: the suites need a newer Node than many systems have."""
+INSTALL_TIME = 600
+"""Seconds that one attempt to install the packages may take."""
 
 UNSUPPORTED = {
     "2025-11-25": {"server-sse-polling"},
@@ -85,39 +89,49 @@ async def run(*command: object, cwd: Path) -> tuple[int, str, str]:
     return process.returncode, output.decode(), errors.decode()
 
 
-async def installed() -> Path:
-    """The packages of `npm/`, installed once for every lock file, in the user's cache."""
+def modules() -> Path:
+    """The packages of `npm/`: once for every lock file, in the user's cache."""
+    lock = (NPM / "package-lock.json").read_bytes()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chatcore-tests"
+    return cache / f"npm-{hashlib.sha256(lock).hexdigest()[:16]}" / "node_modules"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed() -> None:
+    """They are installed, which takes its time before the first test."""
     npm = shutil.which("npm")
     if npm is None:
         assert os.environ.get("CI") != "true", "npm is missing: install Node.js 20 or newer"
         pytest.skip("npm is missing: install Node.js 20 or newer")
-    lock = (NPM / "package-lock.json").read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chatcore-tests"
-    directory = cache / f"npm-{hashlib.sha256(lock).hexdigest()[:16]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{directory.name}.lock").open("w") as waiting:
-        await asyncio.to_thread(fcntl.flock, waiting, fcntl.LOCK_EX)  # one process installs, others wait for it
+    directory = modules().parent
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_name(f"{directory.name}.lock").open("w") as waiting:
+        fcntl.flock(waiting, fcntl.LOCK_EX)  # one process installs, others wait for it
         if not directory.exists():
-            await install(npm, directory)
-    return directory / "node_modules"
+            install(npm, directory)
 
 
-async def install(npm: str, directory: Path) -> None:
-    """Installs the packages: all of them or, if that breaks off, none."""
-    making = directory.with_name(f"{directory.name}.{os.getpid()}")
-    making.mkdir()
-    for file in NPM.iterdir():
-        shutil.copy(file, making)
-    code, _, errors = await run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=making)
-    assert code == 0, errors
-    making.rename(directory)
+def install(npm: str, directory: Path) -> None:
+    """Installs all packages or, if that breaks off, none. Networks fail now and then, so it is tried three times."""
+    making = directory.with_name(f"{directory.name}.making")
+    for _ in range(3):
+        shutil.rmtree(making, ignore_errors=True)
+        shutil.copytree(NPM, making)
+        with suppress(subprocess.TimeoutExpired):
+            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, cwd=making, capture_output=True, text=True, timeout=INSTALL_TIME)
+            # What is optional, as Node.js of this machine is, may be missing all the same.
+            if done.returncode == 0 and (making / "node_modules" / NODE / "bin/node").exists():
+                making.rename(directory)
+                return
+            print(done.stderr)
+    pytest.fail(f"the packages of {NPM} cannot be installed")
 
 
 async def suite(tmp_path: Path, *arguments: object) -> tuple[int, str, str]:
     """Runs a command of the suite."""
-    modules = await installed()
-    program = modules / "@modelcontextprotocol/conformance/dist/index.js"
-    return await run(modules / NODE / "bin/node", program, *arguments, cwd=tmp_path)
+    program = modules() / "@modelcontextprotocol/conformance/dist/index.js"
+    return await run(modules() / NODE / "bin/node", program, *arguments, cwd=tmp_path)
 
 
 async def conformance(tmp_path: Path, *arguments: object) -> dict[str, list[str]]:
@@ -175,8 +189,8 @@ async def test_the_client_lacks_nothing(revision: str, tmp_path: Path) -> None:
 
 async def inspected(tmp_path: Path, *arguments: object) -> Any:
     """What the inspector gives as JSON."""
-    modules = await installed()
-    said = await run(modules / NODE / "bin/node", modules / ".bin/mcp-inspector", "--cli", *arguments, cwd=tmp_path)
+    program = modules() / ".bin/mcp-inspector"
+    said = await run(modules() / NODE / "bin/node", program, "--cli", *arguments, cwd=tmp_path)
     assert said[0] == 0, said
     return json.loads(said[1])
 
