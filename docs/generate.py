@@ -19,7 +19,7 @@ from generate_http import code, table
 
 from chatcore.cli import command
 from chatcore.errors import ChatcoreError
-from chatcore.settings import options
+from chatcore.testing.settings import options
 
 DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))

@@ -11,8 +11,8 @@ from typing import Any
 from quart import Quart
 
 from chatcore.app import create_app
+from chatcore.builtin.pages.document import document
 from chatcore.config import Config, Loaded
-from chatcore.openapi import document
 
 JsonSchema = Mapping[str, Any]
 

@@ -60,13 +60,14 @@ async def start_server(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[
         log = bytearray()
         listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         reading = asyncio.create_task(_read(process, log, listening))
-        url = await asyncio.wait_for(listening, 30)
-        servers.append(ServerProcess(process, url, log, reading))
+        servers.append(ServerProcess(process, "", log, reading))
+        servers[-1].url = await asyncio.wait_for(listening, 30)
         return servers[-1]
 
     yield start
     for server in servers:
         await server.kill()
+        print(server.log.decode(errors="replace"))  # pytest shows it if the test has failed
 
 
 async def _read(process: asyncio.subprocess.Process, log: bytearray, listening: asyncio.Future[str]) -> None:
@@ -198,6 +199,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("chatcore.database.postgres.Postgres.readers", 1)
     url: str = request.getfixturevalue("emptied")()
     return url
+
+
+@pytest_asyncio.fixture
+async def database(database_url: str) -> AsyncIterator[Any]:
+    """An open database."""
+    from chatcore.database import Database
+
+    database = Database(database_url)
+    await database.open()
+    yield database
+    await database.close()
 
 
 @pytest.fixture(autouse=True)

@@ -41,8 +41,6 @@ def test_a_view_declares_its_policy() -> None:
     assert policy_of(view) is None
     assert public(view) is view
     assert policy_of(view) == Policy("public")
-    assert view.chatcore_policy == "public"  # type: ignore[attr-defined]
-    assert view.chatcore_scopes == frozenset()  # type: ignore[attr-defined]
 
 
 def test_scopes_add_up() -> None:

@@ -1,11 +1,14 @@
 """OpenRouter as somebody else understands it: the npm package @copilotkit/aimock, on a real port."""
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from chatcore.testing.chat import Reply, frames
 from chatcore.tools import Tool
 from chatcore.types import Message, ModelRequest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60, func_only=True)]
 
 NPM = Path(__file__).parent / "npm"
 _LISTENING = re.compile(rb"listening on (http://127\.0\.0\.1:\d+)")
@@ -37,32 +40,42 @@ def needed(command: str) -> str:
     return found
 
 
-async def installed() -> Path:
+@pytest.fixture(scope="session")
+def installed() -> Path:
     """The directory with the npm packages of `npm/`, installed once for every lock file, in the user's cache."""
     npm = needed("npm")
     lock = (NPM / "package-lock.json").read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chatcore-tests"
     directory = cache / f"npm-{hashlib.sha256(lock).hexdigest()[:16]}"
-    if not directory.exists():
-        making = cache / f"{directory.name}.{os.getpid()}"
-        making.mkdir(parents=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(NPM / name, making)
-        command = (npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=making, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        output, _ = await process.communicate()
-        assert process.returncode == 0, f"{' '.join(command)} failed:\n{output.decode()}"
-        making.rename(directory)
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{directory.name}.lock").open("w") as waiting:
+        fcntl.flock(waiting, fcntl.LOCK_EX)  # one process installs, others wait for it
+        if not directory.exists():
+            install(npm, directory)
     return directory
 
 
+def install(npm: str, directory: Path) -> None:
+    """Installs all packages or, if that breaks off, none. Networks fail now and then, so it is tried three times."""
+    making = directory.with_name(f"{directory.name}.making")
+    for _ in range(3):
+        shutil.rmtree(making, ignore_errors=True)
+        shutil.copytree(NPM, making)
+        with suppress(subprocess.TimeoutExpired):
+            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, cwd=making, capture_output=True, text=True, timeout=300)
+            if done.returncode == 0:
+                making.rename(directory)
+                return
+            print(done.stderr)
+    pytest.fail(f"the packages of {NPM} cannot be installed")
+
+
 @pytest_asyncio.fixture
-async def aimock() -> AsyncIterator[str]:
+async def aimock(installed: Path) -> AsyncIterator[str]:
     """Its address."""
     node = needed("node")
-    cli = await installed() / "node_modules/@copilotkit/aimock/dist/cli.js"
+    cli = installed / "node_modules/@copilotkit/aimock/dist/cli.js"
     process = await asyncio.create_subprocess_exec(
         node, str(cli), "-p", "0", "-f", str(NPM / "aimock.json"), "--strict",
         stdout=asyncio.subprocess.PIPE,

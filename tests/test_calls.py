@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chatcore.calls import Calls
+from chatcore.calls import MOST, Calls
 
 
 def test_calls_are_counted_by_plugin_and_what_was_called():
@@ -18,6 +18,20 @@ def test_calls_are_counted_by_plugin_and_what_was_called():
     with calls.charge("b", "tool x"):
         assert [c.running for c in calls.charges()] == [0, 1]
     assert [(c.plugin, c.calls, c.failures, c.running) for c in calls.charges()] == [("a", 3, 1, 0), ("b", 1, 0, 0)]
+
+
+def test_there_is_a_bound_to_what_is_counted_by_itself():
+    """What comes after that is counted together, for each plugin."""
+    calls = Calls()
+    for number in range(MOST + 5):
+        with calls.charge("a", f"tool {number}"):
+            pass
+    for what in ("tool 0", "tool x", "tool y"):
+        with calls.charge("a" if what == "tool 0" else "b", what):
+            pass
+    counted = {(c.plugin, c.what): c.calls for c in calls.charges()}
+    assert len(counted) == MOST + 2
+    assert (counted["a", "tool 0"], counted["a", "other"], counted["b", "other"]) == (2, 5, 2)
 
 
 async def test_a_coroutine_is_awaited_on_an_account():

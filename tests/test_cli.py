@@ -19,7 +19,7 @@ from chatcore.cli import COMMANDS, command
 from chatcore.config import Config
 from chatcore.database import Database, Pins
 from chatcore.errors import ConfigError
-from chatcore.settings import options
+from chatcore.testing.settings import options
 from chatcore.tools import Tool
 
 SETTINGS = ("CHATCORE_", "OPENROUTER_", "HOST", "PORT", "MODEL_NAME", "TITLE_MODEL", "CHAT_DATABASE")

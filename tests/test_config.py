@@ -8,9 +8,10 @@ import pytest
 from attrs import validators
 
 from chatcore import config
-from chatcore.config import Config, Loaded, Row, describe, load, option, options, plugin_settings
+from chatcore.config import Config, Loaded, Row, describe, load, option, plugin_settings
 from chatcore.errors import ConfigError
 from chatcore.secrets import Secret
+from chatcore.testing.settings import options
 from chatcore.types import Limits
 
 

@@ -24,9 +24,9 @@ from chatcore.app import create_app
 from chatcore.cli import command as chatcore
 from chatcore.config import Config, Loaded
 from chatcore.hooks import Plugin
-from chatcore.settings import options
 from chatcore.state import State
 from chatcore.testing.chat import frames
+from chatcore.testing.settings import options
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -136,7 +136,7 @@ class Transcript:
             env=self.environ,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=100,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         pattern = ".*".join(re.escape(squeezed(piece)) for piece in expected.split("..."))
@@ -181,6 +181,7 @@ needs_a_shell = pytest.mark.skipif(not (which("bash") and which("curl")), reason
 
 
 @needs_a_shell
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("page", [page for page in PAGES if "```console\n$ uv run" in page.read_text()], ids=name)
 def test_the_commands_of_a_page_print_what_it_shows(page: Path, transcript: Transcript):
     """Every console block, in the order of the page, with the page's files. `...` stands for anything."""
@@ -188,6 +189,7 @@ def test_the_commands_of_a_page_print_what_it_shows(page: Path, transcript: Tran
 
 
 @needs_a_shell
+@pytest.mark.timeout(150)
 def test_the_commands_of_the_readme_print_what_it_shows(transcript: Transcript):
     """The server starts, streams words to `curl`, and takes the first plugin. Its test command is this test run."""
     transcript.play(README.read_text().replace("$ uv run pytest\n", ""))

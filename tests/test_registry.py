@@ -27,6 +27,8 @@ class FakeProvider:
     def health(self):
         if self.state == "raises":
             raise OSError("no idea")
+        if self.state == "nothing":
+            return None
         return Health(self.state)
 
     async def models(self):
@@ -61,8 +63,8 @@ def contribution(kind, value, plugin="alpha", *, builtin=False):
     return Contribution(kind, value.name, value, Provenance(plugin, f"chatcore-{plugin}", "1.0", builtin))
 
 
-def registry_of(*contributions):
-    registry = Registry()
+def registry_of(*contributions, **defaults):
+    registry = Registry(**defaults)
     for one in contributions:
         registry.add([one])
     return registry
@@ -251,12 +253,33 @@ def test_a_tool_is_the_same_one_for_as_long_as_its_plugin_gives_the_same():
     assert registry.tools()["a"] is not again["a"]
 
 
+def test_tools_that_are_gone_are_forgotten():
+    """A source may come up with ever new names."""
+    source = Source("s")
+    registry = registry_of(contribution("tool source", source))
+    for number in range(5):
+        source.offered = [tool(f"a{number}")]
+        registry.tools()
+    assert len(registry._charged) == 1
+
+
+def test_a_source_that_fails_in_ever_new_words_is_told_of_once(caplog):
+    """What is remembered of it is that it fails."""
+    source = Source("s")
+    registry = registry_of(contribution("tool source", source))
+    for number in range(5):
+        source.offered = OSError(f"request {number} failed")
+        registry.tools()
+    assert len(caplog.records) == 1
+    assert "it gives no tools: OSError: request 0 failed" in caplog.text
+
+
 # --- providers --------------------------------------------------------------------------------------------------------
 
 
-def providers(*given):
+def providers(*given, **defaults):
     return registry_of(
-        *(contribution("provider", p, p.name, builtin=p.name in ("echo", "echo2")) for p in given),
+        *(contribution("provider", p, p.name, builtin=p.name in ("echo", "echo2")) for p in given), **defaults
     )
 
 
@@ -311,19 +334,19 @@ def test_a_named_provider_resolves_while_it_starts_or_has_failed():
 
 def test_the_default_model_is_used_where_none_is_named():
     """It goes the same way as a named one."""
-    registry = providers(ECHO, LOCAL, GATEWAY)
-    assert registry.provider_for(None, default_model="local/big")[1] == "local/big"
-    assert registry.provider_for("echo/x", default_model="local/big")[1] == "echo/x"
-    assert registry.provider_for(None, default_model="vendor/x", default_provider="echo")[0].name == "gateway"
+    registry = providers(ECHO, LOCAL, GATEWAY, default_model="local/big")
+    assert registry.provider_for(None)[1] == "local/big"
+    assert registry.provider_for("echo/x")[1] == "echo/x"
+    registry = providers(ECHO, LOCAL, GATEWAY, default_model="vendor/x", default_provider="echo")
+    assert registry.provider_for(None)[0].name == "gateway"
 
 
 def test_the_default_provider_answers_where_no_model_is_named():
     """And it is preferred among several open ones."""
     other = FakeProvider("other", open=True)
-    registry = providers(ECHO, GATEWAY, other)
-    assert registry.provider_for(None, default_provider="echo")[1] == "echo/plain"
-    assert registry.provider_for("vendor/x")[0].name == "gateway"
-    assert registry.provider_for("vendor/x", default_provider="other")[0].name == "other"
+    assert providers(ECHO, GATEWAY, other, default_provider="echo").provider_for(None)[1] == "echo/plain"
+    assert providers(ECHO, GATEWAY, other).provider_for("vendor/x")[0].name == "gateway"
+    assert providers(ECHO, GATEWAY, other, default_provider="other").provider_for("vendor/x")[0].name == "other"
 
 
 def test_a_model_that_nobody_serves_is_the_callers_error():
@@ -337,7 +360,7 @@ def test_a_model_that_nobody_serves_is_the_callers_error():
 def test_a_default_provider_that_is_not_there_is_told():
     """Nothing else answers instead."""
     with pytest.raises(RequestError, match="there is no provider 'gone'; there are: echo/…"):
-        providers(ECHO).provider_for(None, default_provider="gone")
+        providers(ECHO, default_provider="gone").provider_for(None)
 
 
 def test_a_provider_without_a_default_model_needs_one_to_be_named():
@@ -356,9 +379,10 @@ def test_without_providers_nothing_can_be_answered():
         Registry().provider_for("x")
 
 
-def test_a_provider_whose_health_raises_is_told_of_once(caplog):
+@pytest.mark.parametrize("state", ["raises", "nothing"])
+def test_a_provider_that_cannot_tell_its_health_is_told_of_once(state, caplog):
     """It counts as failed."""
-    registry = providers(ECHO, attrs.evolve(LOCAL, state="raises"))
+    registry = providers(ECHO, attrs.evolve(LOCAL, state=state))
     registry.provider_for(None)
     registry.provider_for(None)
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from chatcore.errors import ConfigError
 from chatcore.secrets import Secret
-from chatcore.settings import Option, Sources, option, options, read, show
+from chatcore.settings import Sources, option, read, show
+from chatcore.testing.settings import Option, options
 
 FILE = Path("chatcore.toml")
 
@@ -36,7 +37,7 @@ class Settings:
     flag: bool = option(False, env="T_FLAG")
     mode: Literal["slow", "fast"] = option("slow", env="T_MODE")
     names: tuple[str, ...] = option((), env="T_NAMES")
-    ports: tuple[int, ...] = option(())
+    ports: tuple[int, ...] = option((), env="T_PORTS")
     path: Path | None = option(None, env="T_PATH")
     key: Secret | None = option(None, env="T_KEY")
     servers: Mapping[str, Server] = option(attrs.Factory(dict))
@@ -147,6 +148,12 @@ def test_a_list_from_the_environment(text: str, names: tuple[str, ...]) -> None:
     assert from_environment(T_NAMES=text).names == names
 
 
+def test_a_list_of_numbers_from_the_environment() -> None:
+    """What is no number is told as such."""
+    assert from_environment(T_PORTS="80, 443").ports == (80, 443)
+    assert problems(Settings, environ={"T_PORTS": "80,x"}) == ["environment T_PORTS: want a whole number, not 'x'"]
+
+
 def test_a_table_of_texts_from_the_environment() -> None:
     """`NAME=VALUE`, separated by commas; a value that is none of the choices is told with its name."""
     assert from_environment(T_COLOURS="sky*=blue, a.b = red,").colours == {"sky*": "blue", "a.b": "red"}
@@ -230,7 +237,7 @@ def test_absolute_paths_and_home_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
 # --- secrets ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_secret_may_be_text_a_variable_or_a_file(tmp_path: Path) -> None:
+def test_a_secret_may_be_text_a_variable_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the file; from the environment it is the variable itself. The newline that ends a file is no part of it."""
     (tmp_path / "key").write_text("from-file\n")
     file = tmp_path / "chatcore.toml"
@@ -242,6 +249,8 @@ def test_a_secret_may_be_text_a_variable_or_a_file(tmp_path: Path) -> None:
     assert key({"env": "NAME"}) == Secret("from-name")
     assert key({"file": "key"}) == Secret("from-file")
     assert key({"file": str(tmp_path / "key")}) == Secret("from-file")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert key({"file": "~/key"}) == Secret("from-file")
     assert key(Secret("made")) == Secret("made")
     assert from_environment(T_KEY="x").key == Secret("x")
 

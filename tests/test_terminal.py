@@ -21,13 +21,12 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from chatcore import sse, wire
-from chatcore.app import database_url
 from chatcore.builtin import BUILTINS
 from chatcore.commands.chat import chat as command
 from chatcore.config import Config, Loaded
 from chatcore.database import Database
 from chatcore.errors import ChatcoreError, ProviderRefused
-from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.hooks import Context, NoSettings, Plugin, hookimpl
 from chatcore.plugins import Plugins
 from chatcore.terminal import client as terminal_client
 from chatcore.terminal.client import ChatClient, connected, is_chatcore
@@ -38,7 +37,7 @@ from chatcore.terminal.talk import COMMANDS
 from chatcore.testing.chat import Chat, running_chat
 from chatcore.testing.scripted import ScriptedProvider, call, text, think
 from chatcore.tools import Invocation, Question, Tool
-from chatcore.types import Finish
+from chatcore.types import Finish, Turn
 
 MakeChat = Callable[..., Awaitable[Chat]]
 
@@ -213,6 +212,31 @@ async def test_a_server_that_does_not_come_back_is_given_up(
     assert said(parts).startswith("word word ")
 
 
+class Slow(Plugin[NoSettings]):
+    """Lets a turn begin when it is told to."""
+
+    def __init__(self, context: Context[NoSettings]) -> None:
+        super().__init__(context)
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+    @hookimpl
+    async def prepare_turn(self, turn: Turn) -> None:
+        self.asked.set()
+        await self.go.wait()
+
+
+async def test_an_answer_that_has_not_begun_can_be_stopped(make_chat: MakeChat) -> None:
+    """It ends as soon as it begins."""
+    chat = await make_chat(Slow, provider=ScriptedProvider([text("Once upon "), asyncio.Event()]))
+    [slow] = [row.plugin for row in chat.app.extensions["chatcore"].plugins.rows if row.name == "slow"]
+    async with connected(chat.url, None, None) as client, asyncio.timeout(10):
+        hearing = asyncio.create_task(heard(client))
+        await slow.asked.wait()
+        await client.stop()
+        slow.go.set()
+        await hearing
+
+
 async def test_an_answer_can_be_stopped(make_chat: MakeChat) -> None:
     """Its stream ends with what there is, and the model's work with it."""
     provider = ScriptedProvider([text("Once upon "), asyncio.Event()])
@@ -302,6 +326,13 @@ def test_plain_output_is_the_answer_and_nothing_else(capsys: pytest.CaptureFixtu
         for part in (Reasoning("hm"), ToolUse("roll", "started"), Text("*4*"), Note("n"), Text("."), Problem("p")):
             screen.show(part)
     assert capsys.readouterr() == ("*4*.\n", "[roll started]\nn\nError: p\n")
+
+
+@pytest.mark.parametrize("kind", [Text, Reasoning, Note, Problem])
+def test_nothing_of_an_answer_is_an_order_for_the_terminal(kind: Callable[[str], Part]) -> None:
+    """Such as to put something else on the clipboard. What is said stays as it is."""
+    text = "x\x1b]52;c;aGk=\x07y\x9b2J 👩\u200d🚀 ok"
+    assert "x\\x1b]52;c;aGk=\\x07y\\x9b2J 👩\u200d🚀 ok" in shown([kind(text)])
 
 
 def shown(parts: Sequence[Part], **console: Any) -> str:
@@ -415,7 +446,9 @@ def test_a_server_that_is_not_there_is_told() -> None:
     assert "start a server with 'chatcore serve'" in done.stderr
 
 
-@pytest.mark.parametrize("url", ["nonsense", "ftp://x", "http://127.0.0.1:99999", "http://", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "ftp://x", "http://127.0.0.1:99999", "http://", "http://[::1", "http://a\tb"]
+)
 def test_an_address_that_is_none_is_told(url: str) -> None:
     """With one that is."""
     done = run("--server", url, "hi")
@@ -435,7 +468,7 @@ def test_a_missing_token_is_told_with_the_remedy(serve: Callable[..., Chat], tmp
     """The option and the variable that give one."""
     chat = serve()
     loaded = Loaded(config=Config(data=tmp_path / "server"))
-    tokens = Plugins.load(loaded, Database(database_url(loaded.config)), builtins=BUILTINS, discover=False, halt=False)
+    tokens = Plugins.load(loaded, Database(loaded.config.database_url), builtins=BUILTINS, discover=False, halt=False)
     made = CliRunner().invoke(tokens.registry.commands["tokens"], ["create"])
     assert made.exit_code == 0, made.output
     done = run("--server", chat.url, "hi")

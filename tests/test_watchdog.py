@@ -26,9 +26,9 @@ def watched(request, caplog):
     def run(main, rows=()):
         async def under_watch():
             async with Watchdog(lambda: rows) as watchdog:
-                await asyncio.sleep(0.06)  # a beat has come
+                await asyncio.sleep(0.17)  # a beat has come, the next one is near
                 await main()
-                await asyncio.sleep(0.06)  # so has the one after it
+                await asyncio.sleep(0.11)  # it has come, too
             return watchdog
 
         with (
@@ -63,7 +63,7 @@ def test_code_that_blocks_is_named_once(watched, block):
     assert 100 <= int(ms) <= 2000
     assert lines[0].endswith("use asyncio.to_thread for what waits")
     assert watchdog.blocks.sums() == {("core",): 1}
-    assert sum(watchdog.lag.counts[watchdog.lag.bounds.index(0.1) + 1 :]) == 1
+    assert sum(watchdog.lag.counts[watchdog.lag.bounds.index(0.1) + 1 :]) >= 1  # others may take the CPU, too
 
 
 def hard_enough():
@@ -96,9 +96,9 @@ def test_code_that_does_not_end_is_named_while_it_blocks(caplog):
 
     async def main():
         async with Watchdog(lambda: ()):
-            await asyncio.sleep(0.06)
+            await asyncio.sleep(0.17)
             assert named.wait(10)
-            await asyncio.sleep(0.06)
+            await asyncio.sleep(0.11)
 
     logger = logging.getLogger("chatcore.watchdog")
     handler = Named()
@@ -124,7 +124,7 @@ def test_many_short_steps_are_nobodys_fault(watched):
 
     watchdog, lines = watched(busy)
     assert lines == []
-    assert sum(watchdog.lag.counts[watchdog.lag.bounds.index(0.1) + 1 :]) == 1
+    assert sum(watchdog.lag.counts[watchdog.lag.bounds.index(0.1) + 1 :]) >= 1
 
 
 def test_the_garbage_collector_is_nobodys_fault(watched):
@@ -178,6 +178,10 @@ asyncio.run(main())
 """
 
 
+BURNS = "import time; until = time.monotonic() + 30\nwhile time.monotonic() < until: pass"
+"""Takes all of the CPU, and ends by itself should the test not come to that."""
+
+
 async def works():
     """A process whose loop always works, in steps of 20 ms. When its input ends it tells how often it was late by more
     than 100 ms, and whom it has named."""
@@ -207,7 +211,7 @@ async def test_a_process_that_gets_no_cpu_names_nobody():
     process = await works()
     cpu = {min(os.sched_getaffinity(0))}
     os.sched_setaffinity(process.pid, cpu)
-    burning = [await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass") for _ in range(20)]
+    burning = [await asyncio.create_subprocess_exec(sys.executable, "-c", BURNS) for _ in range(20)]
     for other in burning:
         os.sched_setaffinity(other.pid, cpu)
     await asyncio.sleep(3)
@@ -245,3 +249,15 @@ def test_a_builtin_plugin_is_the_core(watched):
     """Its code is only on the way to what others have."""
     _, [line] = watched(library_call("chatcore.builtin.thing"), [row("thing", "chatcore.builtin.thing", builtin=True)])
     assert line.startswith("inner (<string>:4) blocked")
+
+
+async def test_it_ends_while_all_threads_are_busy():
+    """A server must be able to stop, whatever plugins wait for in threads."""
+    free = threading.Event()
+    busy = [asyncio.create_task(asyncio.to_thread(free.wait, 30)) for _ in range(100)]
+    try:
+        async with asyncio.timeout(5), Watchdog(lambda: ()):
+            await asyncio.sleep(0)
+    finally:
+        free.set()
+        await asyncio.gather(*busy)

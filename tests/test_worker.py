@@ -1,6 +1,7 @@
 """Which workers of this host are alive (chatcore/worker.py)."""
 
 import asyncio
+import resource
 import sys
 from pathlib import Path
 
@@ -40,3 +41,16 @@ def test_a_worker_that_leaves_is_not_dead(tmp_path: Path) -> None:
     assert mine.dead() == []
     mine.leave()
     assert not list(tmp_path.iterdir())
+
+
+def test_nobody_is_taken_for_dead_who_cannot_be_looked_at(tmp_path: Path) -> None:
+    """As when the process has as many files open as it may: the upkeep of runs must not end because of it."""
+    mine, other = Presence(tmp_path), Presence(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert not mine.dead()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    other.leave()
+    mine.leave()

@@ -126,15 +126,6 @@ async def server() -> AsyncIterator[AuthorizationServer]:
         yield AuthorizationServer(upstream)
 
 
-@pytest_asyncio.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """An open database."""
-    database = Database(database_url)
-    await database.open()
-    yield database
-    await database.close()
-
-
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
     return tmp_path / "data" / "accounts.key"

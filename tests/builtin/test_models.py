@@ -113,6 +113,8 @@ async def test_query_selects(make_chat, query, found, base_count):
         ({"filters": '{"a": NaN}'}, 400),
         ({"filters": "[" * 3000}, 400),
         ({"tools_only": "perhaps"}, 422),
+        ({"filters": "[" * 5001}, 422),
+        ({"search": "a " * 501}, 422),
     ],
 )
 async def test_query_that_makes_no_sense_is_refused(make_chat, query, status):

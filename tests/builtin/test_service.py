@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import asynccontextmanager
 
 import attrs
@@ -128,9 +127,8 @@ async def test_a_server_that_stops_is_not_ready(chat):
 
 async def test_a_server_whose_database_does_not_answer_lives_and_is_not_ready(stuck):
     """To restart it would not help; to send it clients would not either."""
-    started = time.monotonic()
-    lives, ready = await asyncio.gather(stuck.client.get("/health"), stuck.client.get("/health/ready"))
-    assert time.monotonic() - started < 1
+    async with asyncio.timeout(10):  # the database would take longer: it never answers
+        lives, ready = await asyncio.gather(stuck.client.get("/health"), stuck.client.get("/health/ready"))
     assert (lives.status_code, lives.json()["active_model"]) == (200, "moody/model")
     assert (ready.status_code, ready.json()) == (503, {"status": "not_ready"})  # nobody could say who asked
 

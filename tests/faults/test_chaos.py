@@ -15,8 +15,9 @@ from chatcore.testing.chaos.models import ANSWER, MODELS, TEXT
 from chatcore.testing.chat import frames
 from chatcore.types import LOCAL
 
-TIMEOUT = 0.5
-"""Seconds of silence after which the plugin of these tests gives up."""
+TIMEOUT = 1.0
+"""Seconds of silence after which the plugin of these tests gives up. Nobody else is to be silent for so long, also on a
+machine that is busy with something else."""
 PATIENCE = 0.2
 """Seconds within which a stop closes the connection to the model's server."""
 
@@ -161,18 +162,32 @@ async def test_an_answer_may_be_cut_at_every_byte(chat, step):
 
 
 @asynccontextmanager
-async def under_way(chat, model):
+async def under_way(chat, model, session="s"):
     """An answer that is coming: its response, and what its server knows of it."""
     number = len(upstream_of(chat).requests)
-    body = {"model": f"chaos/{model}", "session_id": model, "messages": [{"role": "user", "content": "Hello?"}]}
+    body = {"model": f"chaos/{model}", "session_id": session, "messages": [{"role": "user", "content": "Hello?"}]}
     async with chat.client.stream("POST", "/api/chat/stream", json=body) as response:
         yield response, await upstream_of(chat).request(number)
 
 
 @pytest.mark.parametrize("model", ["endless-1", "comments-10", "wait-60000"])
-async def test_what_never_ends_is_stopped(chat, model):
+async def test_what_never_ends_is_stopped(make_chat, model):
     """By a stop, which closes the connection to the server within 200 ms; what came until then is kept."""
-    async with under_way(chat, model) as (response, request):
+    chat = await make_chat(Chaos)
+    assert await least(PATIENCE, lambda number: stopped(chat, model, f"s{number}")) < PATIENCE
+
+
+async def least(wanted, measured):
+    """The first of three times that is as short as wanted, or the shortest: others may keep the machine busy."""
+    taken = []
+    while len(taken) < 3 and min(taken, default=wanted) >= wanted:
+        taken.append(await measured(len(taken)))
+    return min(taken)
+
+
+async def stopped(chat, model, session):
+    """Stops an answer; gives after how many seconds the connection to the server was closed."""
+    async with under_way(chat, model, session) as (response, request):
         received = b""
         if model.startswith("endless"):
             async for data in response.aiter_bytes():
@@ -180,33 +195,41 @@ async def test_what_never_ends_is_stopped(chat, model):
                 if received.count(b"Good") >= 20:
                     break
         run_id, asked = response.headers["chatcore-run-id"], asyncio.get_running_loop().time()
-        stopped = (await chat.client.post(f"/api/chat/runs/{run_id}/stop")).json()
-        assert await asyncio.wait_for(request.closed, 5) - asked < PATIENCE
-    assert (stopped["state"], stopped["reason"]) == ("stopped", "user")
+        run = (await chat.client.post(f"/api/chat/runs/{run_id}/stop")).json()
+        taken = await asyncio.wait_for(request.closed, 5) - asked
+    assert (run["state"], run["reason"]) == ("stopped", "user")
     events = (await chat.client.get(f"/api/chat/runs/{run_id}/events")).content
-    stored = [message["content"] for message in (await messages_of(chat, model))[1:]]
+    stored = [message["content"] for message in (await messages_of(chat, session))[1:]]
     assert frames(events)[-1].data == "[DONE]"
     assert stored == (["Good " * events.count(b'"Good "')] if received else [])
     assert received.count(b'"Good "') <= events.count(b'"Good "')
-    assert said(await say(chat, "steady-1-0", session=model)) == "0 "
+    assert said(await say(chat, "steady-1-0", session=session)) == "0 "
+    return taken
 
 
 async def test_a_reader_that_leaves_an_endless_answer_ends_it(make_chat):
     """After its grace, if leaving means stopping: nobody pays for what nobody reads."""
     chat = await make_chat(Chaos, config={"disconnect_grace": 0.05})
-    async with under_way(chat, "endless-5") as (response, request):
+    in_time = 0.05 + PATIENCE
+    assert await least(in_time, lambda number: left(chat, f"s{number}")) < in_time
+
+
+async def left(chat, session):
+    """Leaves an answer; gives after how many seconds the connection to the server was closed."""
+    async with under_way(chat, "endless-5", session) as (response, request):
         await anext(response.aiter_bytes())
-        left = asyncio.get_running_loop().time()
-    assert await asyncio.wait_for(request.closed, 5) - left < 0.05 + PATIENCE
+        began = asyncio.get_running_loop().time()
+    taken = await asyncio.wait_for(request.closed, 5) - began
     run_id = response.headers["chatcore-run-id"]
     await chat.client.get(f"/api/chat/runs/{run_id}/events")  # to its end
     run = (await chat.client.get(f"/api/chat/runs/{run_id}")).json()
     assert (run["state"], run["reason"]) == ("stopped", "disconnected")
+    return taken
 
 
 async def test_comments_are_signs_of_life(make_chat):
     """A server that says nothing else is waited for, longer than one that says nothing at all."""
-    chat = await make_chat(Chaos, timeout=0.2)
+    chat = await make_chat(Chaos, timeout=0.6)
     async with under_way(chat, "comments-20") as (_, request):
         silent = await say(chat, "stall-200", session="silent")
         assert (await run_of(chat, silent))["state"] == "incomplete"

@@ -54,8 +54,8 @@ class Killed:
     ("database", "seeds"),
     [
         ("sqlite", range(4)),
-        pytest.param("sqlite", range(100), marks=[pytest.mark.slow, pytest.mark.timeout(400)]),
-        pytest.param("postgresql", range(20), marks=[pytest.mark.slow, pytest.mark.timeout(200)]),
+        pytest.param("sqlite", range(100), marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+        pytest.param("postgresql", range(20), marks=[pytest.mark.slow, pytest.mark.timeout(400)]),
     ],
     indirect=["database"],
 )

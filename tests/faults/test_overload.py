@@ -4,6 +4,7 @@ On real sockets. Where a time-out is no setting, the server runs in this process
 """
 
 import asyncio
+import inspect
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import struct
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,9 +27,11 @@ import httpx
 import pytest
 from quart import Blueprint, Response, websocket
 
-from chatcore import readers, requests, runlog, streams
+from chatcore import readers, requests, runlog, sse, state, streams, turn
 from chatcore.access import public
+from chatcore.builtin.chat.settings import LARGEST_SETTINGS
 from chatcore.config import Config
+from chatcore.database.messages import VALUE
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.serving import connections, sockets
 
@@ -39,8 +42,9 @@ LIMITS = {
     "CHATCORE_MAX_BODY": str(MAX_BODY),
     "CHATCORE_MAX_STREAMS": str(MAX_STREAMS),
 }
-SLACK = 1.0
-"""Seconds within which something has happened that was due: the machine may be busy."""
+SLACK = 3.0
+"""Seconds within which something has happened that was due: the machine may be busy. Without the settings above it
+would take longer."""
 
 
 @attrs.frozen
@@ -239,12 +243,20 @@ async def test_a_head_without_end_is_refused(server, start, connect):
 async def test_many_large_bodies_at_once_are_refused(server, connect):
     """What comes at the same time is kept up to eight times `max_body`; then 503, and the others go on."""
     piece = MAX_BODY * 9 // 10
-    opened = []
-    for _ in range(30):
+
+    async def send():
         reader, writer = await connect(server.url)
         writer.write(b"POST /api/chat/stream " + HEAD + b"Content-Length: %d\r\n\r\n" % MAX_BODY + b" " * piece)
-        opened.append((reader, writer))
-    answers = [received for received, _ in await asyncio.gather(*(until_closed(reader) for reader, _ in opened))]
+        received, _ = await until_closed(reader)
+        ended.append(time.monotonic())
+        return received
+
+    for _ in range(3):  # on a machine that is so busy that the first are over before the last have come, once more
+        ended = []
+        began = time.monotonic()
+        answers = await asyncio.gather(*(send() for _ in range(30)))
+        if sorted(ended)[21] - began < BODY_TIMEOUT:
+            break
     refused = [received for received in answers if received.startswith(b"HTTP/1.1 503")]
     waited = [received for received in answers if received.startswith(b"HTTP/1.1 408")]
     assert all(b"retry-after: 1" in received for received in refused)
@@ -284,13 +296,18 @@ def memory(server):
 async def test_of_many_questions_at_once_no_more_than_the_limit_are_let_in(server, client):
     """All come in one moment: `max_streams` are answered, the others get 503 and when to try again, and nothing of
     theirs is kept."""
-    asked = [question("/slow 0.05\none two three", f"session {number}") for number in range(30)]
-    answers = await asyncio.gather(*(client.post("/api/chat/stream", **one) for one in asked))
-    let_in = [answer for answer in answers if answer.status_code == 200]
-    refused = [answer for answer in answers if answer.status_code == 503]
-    assert (len(let_in), len(refused)) == (MAX_STREAMS, 30 - MAX_STREAMS)
-    assert all(answer.headers["retry-after"] == "1" for answer in refused)
-    assert all(answer.json()["code"] == "overloaded" for answer in refused)
+    asked = [question("/slow 0.05\n" + "word " * 1000, f"session {number}") for number in range(30)]
+    async with AsyncExitStack() as stack:
+        streams = (client.stream("POST", "/api/chat/stream", **one) for one in asked)
+        answers = await asyncio.gather(*map(stack.enter_async_context, streams))
+        let_in = [answer for answer in answers if answer.status_code == 200]
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert (len(let_in), len(refused)) == (MAX_STREAMS, 30 - MAX_STREAMS)
+        assert all(answer.headers["retry-after"] == "1" for answer in refused)
+        assert all([b'"overloaded"' in await answer.aread() for answer in refused])
+        for answer in let_in:
+            await client.post(f"/api/chat/runs/{answer.headers['chatcore-run-id']}/stop")
+            await answer.aread()
     known = [(await client.get(f"/api/chat/session/session {number}/messages")).status_code for number in range(30)]
     assert known.count(200) == MAX_STREAMS
     assert (await client.post("/api/chat/stream", **question())).status_code == 200
@@ -320,10 +337,18 @@ async def test_the_readers_of_a_run_are_bounded(server, client):
 async def test_too_many_connections_are_dropped(make_chat, monkeypatch, connect):
     """Those who are in stay; who comes when there is room again is let in."""
     monkeypatch.setattr(connections, "most", lambda config: 20)
-    chat = await make_chat(config={"keep_alive": 0.6})
+    chat = await make_chat()
     opened = [await connect(chat.url) for _ in range(40)]
-    taken = await asyncio.gather(*(until_closed(reader) for reader, _ in opened))
-    assert len([seconds for _, seconds in taken if seconds < 0.4]) == 20
+    ends = {asyncio.create_task(until_closed(reader)): writer for reader, writer in opened}
+    async with asyncio.timeout(20):
+        while len([end for end in ends if end.done()]) < 20:
+            await asyncio.sleep(0.001)
+    for end, writer in ends.items():
+        if not end.done():
+            writer.write(b"GET /health " + HEAD + b"Connection: close\r\n\r\n")
+    answers = [received for received, _ in await asyncio.gather(*ends)]
+    assert [bool(received) for received in answers].count(True) == 20
+    assert {received[:12] for received in answers if received} == {b"HTTP/1.1 200"}
     async with httpx.AsyncClient(base_url=chat.url, trust_env=False) as client:
         assert (await client.get("/health")).status_code == 200
 
@@ -451,11 +476,19 @@ def test_the_page_of_limits_says_what_they_are():
     page = (Path(__file__).parents[2] / "docs" / "reference" / "limits.md").read_text()
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("|")}
     config, hypercorn = Config(), connections._settings(Config())
+    event, stream = (inspect.signature(sse.Parser).parameters[name].default for name in ("limit", "total"))
     expected = {
         "answers under way, and requests at `/mcp`": f"({config.max_streams})",
         "connections": "4 × `max_streams` + 1000",
         "bodies that are coming, together": f"{requests.LARGEST_BODIES} × `max_body`",
         "large answers that wait for their clients, together": f" {streams.MOST_WAITING // 2**20} MiB",
+        "what the models of answers under way are given, together": f" {state.MOST_HISTORIES // 2**20} MiB, but always",
+        "long conversations (more than 256 KiB) that are read": " one at a time ",
+        "a conversation that goes on, with all its branches and files": f"({config.max_conversation // 2**20} MiB)",
+        "what is set for a client, or for a conversation": f" {LARGEST_SETTINGS // 2**10} KiB",
+        "what models and tools say in a turn, with the chunks in which it comes": f"({config.max_answer // 2**20} MiB)",
+        "one event of a model's server, and one answer of it": f" {event // 2**20} MiB, and {stream // 2**20} MiB ",
+        "the text of a tool's answer": f"({config.tool_output} characters)",
         "values in a JSON body (what is in strings is none)": f" {requests.MOST_VALUES:,} ",
         "streams of one HTTP/2 connection": f" {hypercorn.h2_max_concurrent_streams} ",
         "requests of one connection": f" {hypercorn.keep_alive_max_requests} ",
@@ -471,6 +504,9 @@ def test_the_page_of_limits_says_what_they_are():
         "an idle WebSocket": f" {connections.PING_INTERVAL:g} s",
     }
     assert {name: text in rows[name] for name, text in expected.items()} == dict.fromkeys(expected, True)
+    assert f"and {VALUE} more for each value" in page
+    assert f"each event has {turn.EVENT} bytes beside" in page
+    assert state.SMALL_HISTORY == 256 * 2**10
     assert connections.most(config) == 4 * config.max_streams + 1000
     assert (sockets.STALLED, readers.LARGEST_BATCH) == (streams.STALLED, runlog.LONGEST_ROW)
     assert f"`body_timeout` ({config.body_timeout:g} s)" in page

@@ -61,6 +61,7 @@ def spoken(events: Sequence[sse.Event]) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 async def test_a_server_that_was_silent_finds_its_runs_closed(
     start_workers: StartWorkers, figure: Callable[[str], None]
 ) -> None:

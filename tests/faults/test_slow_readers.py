@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(240),
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads how much memory a process has"),
 ]
 
@@ -164,19 +164,22 @@ class Cost:
 
 
 async def cost_of(server, requests):
-    """Measured against the same answers without those requests.
+    """Measured against the same answers without those requests, just before.
 
-    Of three lags the smallest counts, and on a machine that is busy with something else, where answers are late anyway,
-    half as much again is no more than chance.
+    On a machine that is busy with something else, where answers are late anyway, half as much again is no more than
+    chance; and as others' work comes and goes, it is done up to three times. Memory is what the first time shows.
     """
-    alone = await many(server, RATE, "alone")
-    before = memory(server)
-    with never_reading(server, requests):
-        lags = [await many(server, RATE, "beside-0")]
-        growth = memory(server) - before
-        while (lag := min(lags)) >= LAG and len(lags) < 3:
-            lags.append(await many(server, RATE, f"beside-{len(lags)}"))
-    return Cost(growth, 0.0 if lag < 1.5 * alone else lag)
+    costs: list[Cost] = []
+    for number in range(3):
+        alone = await many(server, RATE, f"alone-{number}")
+        before = memory(server)
+        with never_reading(server, requests):
+            lag = await many(server, RATE, f"beside-{number}")
+            costs.append(Cost(memory(server) - before, 0.0 if lag < 1.5 * alone else lag))
+        print(f"{costs[-1].growth:.1f} MB; {lag * 1000:.1f} ms beside them, {alone * 1000:.1f} ms without")
+        if costs[-1].lag < LAG:
+            break
+    return Cost(costs[0].growth, costs[-1].lag)
 
 
 async def test_answers_that_nobody_reads_disturb_nobody(server):

@@ -188,6 +188,16 @@ def test_accounts_need_an_address_to_come_back_to(directory: Path, monkeypatch: 
     )
 
 
+def test_an_account_with_an_address_of_its_own_needs_no_other(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody comes back to chatcore's own page."""
+    (directory / "own").mkdir()
+    elsewhere = ACCOUNT_PLUGIN.replace('client_id="c"', 'client_id="c", redirect_uri="https://there.example"')
+    (directory / "own" / "mail.py").write_text(elsewhere)
+    monkeypatch.setenv("CHATCORE_HOST", "0.0.0.0")
+    row = doctor("--plugins-dir=own")["accounts"]
+    assert (row.state, row.found) == ("ok", "mail")
+
+
 def test_a_key_that_others_can_read(directory: Path) -> None:
     """Such as after a copy."""
     (directory / "data").mkdir()

@@ -5,6 +5,7 @@ import resource
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import zipfile
 from contextlib import closing
 from datetime import timedelta
@@ -133,6 +134,15 @@ def test_a_damaged_database(tmp_path: Path, backup: Path) -> None:
     last = verify(forged(tmp_path, tmp_path / "damaged.db"))[-1]
     assert (last.name, last.state) == ("database", "fail")
     assert "damaged" in last.found
+
+
+def test_a_place_for_the_copy_that_is_not_there(tmp_path: Path, backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as what it is."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    last = verify(backup)[-1]
+    assert (last.name, last.state) == ("checksums", "fail")
+    assert "nowhere" in last.found
+    assert last.remedy
 
 
 def test_verifying_writes_nothing(tmp_path: Path, backup: Path) -> None:

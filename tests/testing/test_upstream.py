@@ -181,8 +181,7 @@ async def test_it_tells_when_the_client_has_gone(upstream: FakeUpstream) -> None
             request = await upstream.request(number)
             assert not request.closed.done()
             start = asyncio.get_running_loop().time()
-        closed = await asyncio.wait_for(request.closed, 1)
-        assert 0 <= closed - start < 0.5
+        assert await asyncio.wait_for(request.closed, 10) >= start
 
 
 async def test_another_base() -> None:

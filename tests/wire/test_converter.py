@@ -364,9 +364,9 @@ def test_a_problem_far_down_is_found_fast():
     value: dict[str, Any] = {"name": 1}
     for _ in range(95):
         value = {"name": "x", "children": [value]}
-    begin = time.perf_counter()
+    begin = time.thread_time()
     assert list(problems(value, Tree)) == ["$" + ".children[0]" * 95 + ".name"]
-    assert time.perf_counter() - begin < 0.5
+    assert time.thread_time() - begin < 0.5
 
 
 @pytest.mark.parametrize(
@@ -381,10 +381,10 @@ def test_a_problem_far_down_is_found_fast():
 )
 def test_the_answer_to_a_body_full_of_problems_stays_small(value, type_):
     """There is a limit to how much is told, and finding it takes no long time."""
-    begin = time.perf_counter()
+    begin = time.thread_time()
     with pytest.raises(ValidationFailed) as caught:
         wire.structure(value, type_)
-    assert time.perf_counter() - begin < 1
+    assert time.thread_time() - begin < 1
     assert len(caught.value.problems) <= MAX_PROBLEMS + len(attrs.fields(Body))
     assert len(str(caught.value)) < 20_000
 

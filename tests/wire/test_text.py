@@ -150,10 +150,10 @@ def test_the_last_of_equal_keys_counts():
 )
 def test_deep_nesting_is_refused_fast(data):
     """More than a hundred levels are an error of the request, and not of the server."""
-    begin = time.perf_counter()
+    begin = time.thread_time()
     with pytest.raises(RequestError, match=r"nested deeper than 100 levels"):
         wire.loads(data)
-    assert time.perf_counter() - begin < 0.5
+    assert time.thread_time() - begin < 0.5
 
 
 def test_as_many_levels_as_allowed_are_read():

@@ -220,13 +220,13 @@ async def test_a_question_expires(make_chat: MakeChat) -> None:
 
 
 async def test_a_stopped_turn_ends_its_questions(make_chat: MakeChat) -> None:
-    """The call is cancelled, nothing is listed any more, and an answer is refused."""
+    """The call is cancelled, which is told, nothing is listed any more, and an answer is refused."""
     chat = await make_chat(Booking, provider=booking())
     client = Client(chat)
     asked = await client.asked()
     await chat.client.post(f"/api/chat/runs/{client.run_id}/stop")
     results, closed = await client.ended()
-    assert (["stopped before it had answered" in result for result in results], closed) == ([True], [])
+    assert (["stopped before it had answered" in result for result in results], closed) == ([True], ["cancel"])
     assert ENDED == ["book"]
     assert (await chat.client.get("/api/chat/questions")).json() == {"questions": []}
     assert (await client.answer(asked, content={"date": "2026-12-24"})).status_code == 409

@@ -6,7 +6,7 @@ import logging
 import attrs
 import pytest
 
-from chatcore.builtin.chat.titles import ai_title
+from chatcore.builtin.chat.titles import ai_title, opening
 from chatcore.errors import ProviderUnavailable
 from chatcore.types import Finish, Message, ReasoningDelta, TextDelta
 
@@ -62,6 +62,17 @@ async def test_long_conversation_is_cut():
     model = Model()
     await ai_title(model, "m", [Message(role="user", content="x" * 5000)])
     assert len(model.request.messages[-1].text) == 4000
+
+
+def test_opening_is_what_the_model_will_read():
+    """Of a long conversation the beginning, and of long messages theirs: no more is kept while the model is asked."""
+    said = [Message(role="user", content=letter * 3000, extra={"more": "x"}) for letter in "abcdef"]
+    assert opening([Message(role="system", content="secret"), *said]) == [
+        Message(role="user", content="a" * 3000),
+        Message(role="user", content="b" * 3000),
+    ]
+    assert [len(message.text) for message in opening([Message(role="assistant", content="x" * 10_000)])] == [4000]
+    assert opening([]) == []
 
 
 @pytest.mark.parametrize(
