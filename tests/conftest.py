@@ -60,9 +60,10 @@ async def start_server(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[
         log = bytearray()
         listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         reading = asyncio.create_task(_read(process, log, listening))
-        servers.append(ServerProcess(process, "", log, reading))
-        servers[-1].url = await asyncio.wait_for(listening, 30)
-        return servers[-1]
+        server = ServerProcess(process, "", log, reading)
+        servers.append(server)  # before it listens, so that it ends also if it never does
+        server.url = await asyncio.wait_for(listening, 30)
+        return server
 
     yield start
     for server in servers:

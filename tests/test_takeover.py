@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from chatcore import takeover
+from chatcore import runlog, takeover
 from chatcore.attachments import Attachments
 from chatcore.builtin.disk import DiskFiles
 from chatcore.config import Loaded
@@ -171,10 +171,12 @@ async def test_a_worker_that_stops_leaves_the_run_to_the_next(world: World, end:
     assert [len(request.tools) for request in world.provider.requests] == [1, 1]
 
 
-async def test_what_the_log_lost_is_told_again(world: World) -> None:
+async def test_what_the_log_lost_is_told_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that dies before its log is written: readers of the next one see the answer stored and the call wait."""
-    first, asked = await world.waiting()
-    await world.kill(first)
+    with monkeypatch.context() as patched:
+        patched.setattr(runlog, "FLUSH_INTERVAL", 60.0)
+        first, asked = await world.waiting()
+        await world.kill(first)
     logged = [event for row in await RunTable(world.database).log(LOCAL, "run1", 0) for event in unpack(row.data)]
     assert not of(ApprovalRequested, logged)
     second = world.worker("two")

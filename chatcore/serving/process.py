@@ -122,7 +122,8 @@ class WorkerProcess:
         if not self.ended.is_set():
             self._hung = True
             logger.error("worker %d has given no sign of life for %.0f s, and is ended", self._slot, self._silent)
-            os.kill(self._process.ident or 0, signal.SIGABRT)  # `faulthandler` writes what each thread does
+            if self._process.pid:
+                os.kill(self._process.pid, signal.SIGABRT)  # `faulthandler` writes what each thread does
             await self._end_within(TRACE_TIME)
             self.kill()
             await self.ended.wait()
