@@ -34,7 +34,7 @@ LARGEST = {
     "accounts": 557,
     "database": 2894,
     "operation": 618,
-    "serving": 712,
+    "serving": 713,
     "terminal": 589,
     "commands": 467,
     "": 7454,

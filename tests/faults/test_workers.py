@@ -22,6 +22,8 @@ PIECES = 296
 """Pieces of the answer: with its beginning and its end they are a run of 300 frames."""
 LAG = 0.1
 """Seconds after which a reader at the other worker has what the model has said, at the median."""
+KEEPING = {"CHATCORE_KEEP_ALIVE": "60"}
+"""Servers that do not close a connection just when one of many readers, on a slow machine, uses it at last."""
 PATIENCE = 0.2
 """Seconds after which the model's server is left."""
 
@@ -77,7 +79,7 @@ async def test_a_run_that_has_ended_is_read_on_at_the_other_worker_after_every_e
     start_workers: StartWorkers,
 ) -> None:
     """Cut after each of its 300 frames; what two connections read is what one reads, to the byte."""
-    server = await start_workers(*CHAOS, workers=2)
+    server = await start_workers(*CHAOS, workers=2, env=KEEPING)
     async with server.client_of(1) as one, server.client_of(2) as two:
         run_id = await start(one, 0)
         whole = await read(two, run_id)
@@ -94,7 +96,7 @@ async def test_a_run_under_way_is_read_on_at_the_other_worker(
 ) -> None:
     """By forty readers, each cut elsewhere, from the worker of the run to the other or back. At the other, what the
     model says is there within 100 ms at the median: of three runs, where others keep the machine busy."""
-    server = await start_workers(*CHAOS, workers=2)
+    server = await start_workers(*CHAOS, workers=2, env=KEEPING)
     for _ in range(3):
         own, other = await read_by_many(server)
         figure(f"what the model says is at the worker of the run after {own:.1f} ms, at the other after {other:.1f} ms")
