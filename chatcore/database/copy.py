@@ -14,7 +14,6 @@ from typing import Any
 
 import attrs
 import msgspec
-import peewee
 
 from chatcore.database import histories
 from chatcore.database.engine import Engine
@@ -85,7 +84,7 @@ def _reading(engine: Engine) -> Iterator[Engine]:
 def _told(engine: Engine) -> Iterator[None]:
     try:
         yield
-    except peewee.PeeweeException as error:
+    except engine.faults as error:
         raise engine.explain(error) from error
 
 

@@ -37,6 +37,8 @@ class Engine(Protocol):
     """How many threads write."""
     largest_group: int
     """How many units of work may share a transaction."""
+    faults: tuple[type[Exception], ...]
+    """What it, or peewee for it, raises when something is wrong: for `explain`."""
 
     def prepare(self, core: Path, plugins: Mapping[str, Path]) -> Mapping[str, DatabaseError]:
         """Makes the database ready: refuses what is not ours or not sound, and runs the migrations that are due.

@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import attrs
-import peewee
 
 from chatcore.database.histories import CORE
 from chatcore.database.sqlite import APPLICATION_ID, Sqlite
@@ -85,7 +84,7 @@ def examine_server(url: str) -> Server:
             tables = engine.own_tables()
             ours = f"{CORE}_migrations" in tables
             applied = engine.rows(f"SELECT name FROM {CORE}_migrations ORDER BY name") if ours else []  # noqa: S608
-    except peewee.PeeweeException as error:
+    except engine.faults as error:
         raise engine.explain(error) from error
     if tables and not ours:
         raise DatabaseError(f"{name} is the database of another program", hint="give chatcore one of its own")

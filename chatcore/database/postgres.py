@@ -120,7 +120,6 @@ _TEXTS = (
 _CONNECTION_LOST = ("08", "57P", "25P03")
 _IN_THE_WAY = ("40001", "40P01", "23505", "23503")  # serialization, deadlock; what another unit inserted or deleted
 
-_FAULTS = (peewee.PeeweeException, psycopg.Error)
 
 # Words as the index has them: of small letters without accents, cut where no search is more exact. The accents go
 # first, for a server whose locale is C knows the capitals of ASCII only.
@@ -177,6 +176,7 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
 class Postgres(peewee.PostgresqlDatabase):
     """A database of a PostgreSQL server."""
 
+    faults: tuple[type[Exception], ...] = (peewee.PeeweeException, psycopg.Error)
     readers = 3
     writers = 4
     # A statement that fails undoes the units before it, and units of two groups would wait for each other's rows.
@@ -214,7 +214,7 @@ class Postgres(peewee.PostgresqlDatabase):
                 self._session.execute(_MAKE_UNITS)
                 self._session.execute(_DROP_OLD_UNITS)
                 return failed | histories.run(self, runners)
-        except _FAULTS as error:
+        except self.faults as error:
             raise self.explain(error) from error
 
     def _refuse_unfit(self) -> None:
@@ -358,6 +358,7 @@ class Postgres(peewee.PostgresqlDatabase):
         give_up = time.monotonic() + _PATIENCE
         while time.monotonic() < give_up:
             with suppress(psycopg.OperationalError), self._connect() as connection:
+                connection.execute(f"SET lock_timeout = '{_PATIENCE:g}s'")
                 [last] = connection.execute(_LAST_UNIT, (key,)).fetchall()
                 return last == (unit,)
             time.sleep(_PAUSE)
@@ -388,7 +389,7 @@ class Postgres(peewee.PostgresqlDatabase):
     # --- errors -------------------------------------------------------------------------------------------------------
 
     def explain(self, error: BaseException) -> BaseException:
-        if not isinstance(error, _FAULTS):
+        if not isinstance(error, self.faults):
             return error
         cause, state = _cause(error), _state(error)
         if isinstance(cause, psycopg.DataError) and "NUL" in str(cause):

@@ -44,12 +44,11 @@ _CAUSES = {
     "SQLITE_NOTADB": ("the file is not a database", "move it away, or put a backup in its place"),
 }
 
-_FAULTS = (peewee.PeeweeException, sqlite3.Error)
-
 
 class Sqlite(peewee.SqliteDatabase):
     """A SQLite file."""
 
+    faults: tuple[type[Exception], ...] = (peewee.PeeweeException, sqlite3.Error)
     readers = 3
     writers = 1
     largest_group = 100  # the first of them waits for the last
@@ -89,7 +88,7 @@ class Sqlite(peewee.SqliteDatabase):
             raise DatabaseError(
                 f"{self.path}: {error.strerror}", hint="choose a directory that the server's user may write"
             ) from error
-        except _FAULTS as error:
+        except self.faults as error:
             raise self.explain(error) from error
 
     def _refuse_read_only(self) -> None:
@@ -148,7 +147,7 @@ class Sqlite(peewee.SqliteDatabase):
                     self._refuse_damaged()
                     self._back_up(due)
                 failed = histories.run(self, runners)
-                if broken := self.statement("PRAGMA foreign_key_check").fetchone():
+                if broken := self.run("PRAGMA foreign_key_check").fetchone():
                     raise DatabaseError(f"a migration left rows of {broken[0]} without the {broken[2]} they belong to")
                 self.application_id = APPLICATION_ID
         finally:
@@ -179,7 +178,7 @@ class Sqlite(peewee.SqliteDatabase):
                 source = _pinned(self.path)
             with closing(source):
                 _copy(source, target)
-        except _FAULTS as error:
+        except self.faults as error:
             raise self.explain(error) from error
 
     # --- threads and transactions -------------------------------------------------------------------------------------
@@ -236,10 +235,6 @@ class Sqlite(peewee.SqliteDatabase):
                 raise nul_refused()
         return self._session.execute(sql, parameters)
 
-    def statement(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
-        """Runs one statement in the calling thread's connection."""
-        return self.execute_sql(sql, parameters)
-
     def execute_sql(self, sql: str, params: Sequence[object] | None = None) -> sqlite3.Cursor:
         """Runs a statement. Refuses a text that not every database can keep."""
         if any(isinstance(value, str) and "\0" in value for value in params or ()):
@@ -248,7 +243,7 @@ class Sqlite(peewee.SqliteDatabase):
         return cursor
 
     def explain(self, error: BaseException) -> BaseException:
-        if not isinstance(error, _FAULTS):
+        if not isinstance(error, self.faults):
             return error
         name = _name(error)
         if name.startswith("SQLITE_CORRUPT") or "decode to UTF-8" in str(error):
@@ -266,7 +261,7 @@ class Sqlite(peewee.SqliteDatabase):
         known = None
         while not watch.closed:
             watch.until_awaited()
-            with suppress(*_FAULTS):  # whoever is told and reads is told the cause
+            with suppress(*self.faults):  # whoever is told and reads is told the cause
                 self.join(writes=False)
                 seen = self.pragma("data_version")
                 if seen != known:
@@ -278,7 +273,7 @@ class Sqlite(peewee.SqliteDatabase):
     # --- copying ------------------------------------------------------------------------------------------------------
 
     def own_tables(self) -> Set[str]:
-        found = self.statement("PRAGMA table_list").fetchall()  # schema, name, kind; the index has other kinds
+        found = self.run("PRAGMA table_list").fetchall()  # schema, name, kind; the index has other kinds
         return {name for _, name, kind, *_ in found if kind == "table" and not name.startswith("sqlite_")}
 
     def shape(self, table: str) -> tuple[Sequence[str], Sequence[str], Set[str]]:
@@ -289,7 +284,7 @@ class Sqlite(peewee.SqliteDatabase):
 
     def portable_rows(self, table: str) -> Iterator[Rows]:
         columns, order, _ = self.shape(table)
-        cursor = self.statement(selection(table, [f'"{column}"' for column in columns], order))
+        cursor = self.run(selection(table, [f'"{column}"' for column in columns], order))
         while rows := cursor.fetchmany(COPIED_AT_ONCE):
             yield rows
 
@@ -301,8 +296,8 @@ class Sqlite(peewee.SqliteDatabase):
 
     def set_row_ids(self, given: Mapping[str, int]) -> None:
         for table, number in given.items():
-            self.statement("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
-            self.statement("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, number))
+            self.run("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+            self.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, number))
 
     # --- search -------------------------------------------------------------------------------------------------------
 
@@ -319,13 +314,13 @@ class Sqlite(peewee.SqliteDatabase):
             f"SELECT 'delete', old.{key}, old.{column} WHERE {condition};"
         )
         add, drop = add.format(row="new"), drop.format(row="old")
-        self.statement(
+        self.run(
             f"CREATE VIRTUAL TABLE {index} USING fts5({column}, content='{table}', content_rowid='{key}', "
             "columnsize=0, tokenize='unicode61 remove_diacritics 2')"
         )
-        self.statement(f"CREATE TRIGGER {index}_insert AFTER INSERT ON {table} BEGIN {add} END")
-        self.statement(f"CREATE TRIGGER {index}_delete AFTER DELETE ON {table} BEGIN {drop} END")
-        self.statement(f"CREATE TRIGGER {index}_update AFTER UPDATE OF {column} ON {table} BEGIN {drop} {add} END")
+        self.run(f"CREATE TRIGGER {index}_insert AFTER INSERT ON {table} BEGIN {add} END")
+        self.run(f"CREATE TRIGGER {index}_delete AFTER DELETE ON {table} BEGIN {drop} END")
+        self.run(f"CREATE TRIGGER {index}_update AFTER UPDATE OF {column} ON {table} BEGIN {drop} {add} END")
 
     def matching(self, table: str, text: str) -> peewee.Node | None:
         """A subquery of the keys of the rows that have words beginning with all the words of `text`, in any order.

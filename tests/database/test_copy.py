@@ -150,3 +150,11 @@ async def test_what_cannot_be_copied_is_refused(
     copy(source, target, migrations)
     with pytest.raises(DatabaseError, match="has data already"):
         copy(source, target, migrations)
+
+
+async def test_what_a_database_says_is_told_in_our_words(source: str, tmp_path: Path) -> None:
+    """A table that somebody took out is an error of the command, not a traceback."""
+    with closing(sqlite3.connect(source)) as connection, connection:
+        connection.execute("DROP TABLE job")
+    with pytest.raises(DatabaseError, match=r"source\.db: no such table: job"):
+        copy(source, str(tmp_path / "target.db"), {})

@@ -529,6 +529,27 @@ async def test_connections_of_long_ago_are_forgotten(postgres_server: Server, po
     assert second.isdisjoint(first)
 
 
+async def test_a_commit_that_stays_unknown_is_told_in_time(
+    wire: Wire, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as the server holds on to the lost connection nobody can know; who waits is told that after a time."""
+    monkeypatch.setattr("chatcore.database.postgres._PATIENCE", 0.3)
+    async with opened(wire.url) as database:
+        documents = Documents(database)
+        await documents.put(ANN, "n", "k", 1)
+        with psycopg.connect(postgres_url) as lost:
+
+            def commit() -> None:
+                lost.execute("INSERT INTO chatcore_units (session, unit) VALUES (7, 1)")
+                tables.bound._session.key = 7  # its row is another transaction's, which does not end
+                wire.cut_at_commit = "before"
+
+            started = time.monotonic()
+            with pytest.raises(DatabaseError, match="nobody can say whether it was"):
+                await database.write(commit)
+            assert time.monotonic() - started < 10
+
+
 async def test_server_that_is_away_for_a_moment(wire: Wire) -> None:
     """Who asks meanwhile waits, and is served when the server is back."""
     async with opened(wire.url) as database:
