@@ -146,7 +146,7 @@ class ToolCalls:
         for task in tasks:
             task.cancel()
         deaf = (await asyncio.wait(tasks, timeout=CANCEL_PATIENCE))[1] if tasks else ()
-        for task in deaf:
+        for task in deaf & self._running.keys():
             self._unheard = True
             logger.warning("the tool %s goes on though its call was cancelled", self._running[task].call.name)
 
