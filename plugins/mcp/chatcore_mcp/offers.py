@@ -6,15 +6,20 @@ import attrs
 
 from chatcore.errors import ToolFailed
 from chatcore.tools import Invocation, JsonObject, ToolResult
+from chatcore_mcp.schemas import parameters
 
 
 @attrs.frozen(kw_only=True)
 class ToolInfo:
-    """A tool as its server describes it. The hints are what the server says of itself, and false where it is silent."""
+    """A tool as its server describes it. The hints are what the server says of itself, and false where it is silent.
+    `parameters` is what models are given of `schema`."""
 
     name: str
     description: str = ""
     schema: JsonObject = attrs.field(factory=dict)
+    parameters: JsonObject = attrs.field(
+        default=attrs.Factory(lambda info: parameters(info.schema), takes_self=True), init=False, eq=False, repr=False
+    )
     read_only: bool = False
     destructive: bool = False
     idempotent: bool = False

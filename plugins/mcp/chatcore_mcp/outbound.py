@@ -10,7 +10,7 @@ import httpx2
 from chatcore.addresses import Reach
 from chatcore_mcp.definitions import Endpoint
 from chatcore_mcp.offers import ConnectionLost
-from chatcore_mcp.sizes import LARGEST, SMALL, bounded
+from chatcore_mcp.sizes import LARGEST, bounded, whole
 
 CONNECT = 10.0
 """Seconds for a connection to a server, and for each message to be sent."""
@@ -87,7 +87,7 @@ class _Cut(httpx2.AsyncByteStream):
             async for line in self._lines():
                 yield line
         else:
-            yield bounded(b"".join([piece async for piece in self._limited()]))
+            yield await whole([piece async for piece in self._limited()])
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -108,7 +108,7 @@ class _Cut(httpx2.AsyncByteStream):
             pending.append(first)
             size += len(first)
             for line in rest:
-                yield _event_line(b"".join(pending)) + b"\n"
+                yield await whole(pending, _event_line) + b"\n"
                 pending, size = [line], len(line)
             if size > LARGEST:
                 raise httpx2.StreamError(f"an event has more than {LARGEST // 2**20} MB")
@@ -116,9 +116,9 @@ class _Cut(httpx2.AsyncByteStream):
 
 
 def _event_line(line: bytes) -> bytes:
-    if len(line) <= SMALL or not line.startswith(_DATA):
+    if not line.startswith(_DATA):
         return line
-    return _DATA + b" " + bounded(line.removeprefix(_DATA).strip())
+    return _DATA + bounded(line[len(_DATA) :])  # blanks round it are JSON's too: to take them off would be a copy more
 
 
 async def make_client(

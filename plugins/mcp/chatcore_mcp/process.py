@@ -24,7 +24,7 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 
 from chatcore_mcp.definitions import Endpoint
-from chatcore_mcp.sizes import LARGEST, bounded, refused
+from chatcore_mcp.sizes import LARGEST, refused, whole
 
 GRACE = 1.0
 """Seconds that a server has to end by itself after its input was closed, and again after it was asked to (SIGTERM)."""
@@ -139,7 +139,7 @@ async def _lines(stream: asyncio.StreamReader, notes: Notes) -> AsyncIterator[by
         pieces.append(first)
         size += len(first)
         for line in rest:
-            yield b"".join(pieces)
+            yield await whole(pieces)
             pieces, size = [line], len(line)
         if size > LARGEST:
             notes.broken = f"it sent a line of more than {LARGEST // 2**20} MB"
@@ -152,7 +152,7 @@ def _message(line: bytes, notes: Notes) -> mcp_types.JSONRPCMessage | None:
     if not line:
         return None
     try:
-        return mcp_types.jsonrpc_message_adapter.validate_json(bounded(line), by_name=False)
+        return mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
     except ValueError as error:
         shown = line[:_LONGEST_LINE].decode(errors="replace")
         notes.log.debug("%s: what it says is no message: %s", notes.name, shown)

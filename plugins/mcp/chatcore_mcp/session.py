@@ -5,7 +5,7 @@ Importing it takes most of a second: it is imported when the first server is con
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 from typing import Any
@@ -36,6 +36,7 @@ from chatcore_mcp.sign_in import SignIn
 from chatcore_mcp.sizes import LARGEST
 
 _PAGES = 100  # of a list; a server whose list has no end must not be asked for ever
+_AT_ONCE = 100  # tools that are looked at in one turn of the event loop: some milliseconds
 _CHANGES = (
     types.ToolListChangedNotification,
     types.ResourceListChangedNotification,
@@ -272,7 +273,7 @@ class SdkSession:
         with self._told():
             tools = await _every(self._client.list_tools, "tools") if capabilities.tools else []
             return Offer(
-                tools=tuple(map(_info, tools)),
+                tools=await _infos(tools),
                 resources=bool(capabilities.resources) and await self._has_resources(),
                 prompts=bool(capabilities.prompts) and bool(await _listed(self._client.list_prompts, "prompts")),
             )
@@ -402,6 +403,15 @@ async def _listed(fetch: Callable[..., Awaitable[Any]], what: str) -> list[Any]:
         if error.error.code != types.METHOD_NOT_FOUND:
             raise
         return []
+
+
+async def _infos(tools: Sequence[types.Tool]) -> tuple[ToolInfo, ...]:
+    """The tools of a server, however many, while others are served."""
+    found: list[ToolInfo] = []
+    for first in range(0, len(tools), _AT_ONCE):
+        await asyncio.sleep(0)
+        found += map(_info, tools[first : first + _AT_ONCE])
+    return tuple(found)
 
 
 def _info(tool: types.Tool) -> ToolInfo:

@@ -4,6 +4,9 @@ Taking apart five megabytes of small values takes half a second, and meanwhile n
 run through, which takes some ten milliseconds: what is kept is small, or long only as text is.
 """
 
+import asyncio
+from collections.abc import Callable
+
 import msgspec
 
 LARGEST = 16 * 2**20
@@ -45,6 +48,14 @@ def bounded(message: bytes) -> bytes:
     return _refusal(frame.id, f"the message has {_size(len(message))}, the limit is {_size(_OTHER)}")
 
 
+async def whole(pieces: list[bytes], shorten: Callable[[bytes], bytes] = bounded) -> bytes:
+    """A message that has come in pieces, shortened if it is a long one. That is done in a thread: where memory is slow,
+    copying ten megabytes alone takes as long as a model needs for a word."""
+    if sum(map(len, pieces)) <= SMALL:
+        return b"".join(pieces)
+    return await asyncio.to_thread(lambda: shorten(b"".join(pieces)))
+
+
 def refused(identifier: bytes, reason: str) -> bytes:
     """The message that answers a request, by its id as JSON, with an error."""
     return _refusal(msgspec.Raw(identifier), reason)
@@ -64,11 +75,11 @@ def _tool_result(fields: dict[str, msgspec.Raw]) -> dict[str, object]:
     parts: list[object] = [_part(part) for part in raw[:_PARTS]]
     if len(raw) > _PARTS:
         parts.append(_note(f"{len(raw) - _PARTS} more parts were left out: the limit is {_PARTS}"))
-    structured = bytes(fields.get("structuredContent", b""))
+    structured = memoryview(fields.get("structuredContent", b""))
     if len(structured) <= _STRUCTURED:
         return {**fields, "content": parts}
     if not parts:
-        parts.append({"type": "text", "text": structured[:_TEXT].decode(errors="replace")})
+        parts.append({"type": "text", "text": bytes(structured[:_TEXT]).decode(errors="replace")})
     return {**{key: value for key, value in fields.items() if key != "structuredContent"}, "content": parts}
 
 

@@ -8,7 +8,6 @@ import attrs
 from chatcore.errors import ToolFailed
 from chatcore.tools import Invocation, JsonObject, Tool, ToolResult
 from chatcore_mcp.offers import Offer, Session, ToolInfo
-from chatcore_mcp.schemas import parameters
 
 LONGEST_DESCRIPTION = 10_000
 
@@ -49,7 +48,7 @@ def make(info: ToolInfo, *, server: str, name: str, call: Caller, contexts: tupl
     return Tool(
         name=name,
         description=f"[{server}] {info.description}".strip()[:LONGEST_DESCRIPTION],
-        parameters=parameters(info.schema),
+        parameters=info.parameters,
         run=run,
         read_only=info.read_only,
         destructive=info.destructive,
