@@ -60,8 +60,9 @@ def doctor(*arguments: str, code: int = 0) -> dict[str, Row]:
 
 
 def files() -> dict[Path, bytes | None]:
-    """Everything here but the memory that connections to a database share."""
-    there = (path for path in Path.cwd().rglob("*") if not path.name.endswith("-shm"))
+    """Everything here but the memory that connections to a database share, and what Python keeps of a module."""
+    passing = ("-shm", "__pycache__", ".pyc")
+    there = (path for path in Path.cwd().rglob("*") if not path.name.endswith(passing))
     return {path: path.read_bytes() if path.is_file() else None for path in there}
 
 
