@@ -30,6 +30,8 @@ _TOO_LATE = QuestionAnswer(action="cancel", reason="the call has ended")
 LONGEST_MESSAGE = 5_000  # characters
 MOST_OPEN = 10
 """Questions of one call that wait at a time: nobody answers more."""
+MOST = 100
+"""Questions of one call in all. Each is kept, and told to all who follow the run."""
 _URL = re.compile(r"https?://[^\s\x00-\x20\x7f]+")
 
 
@@ -106,6 +108,7 @@ class Asking:
     tell: Tell
     clock: Clock
     _ended: bool = False
+    _asked: int = 0
     _open: set[asyncio.Task[QuestionAnswer]] = attrs.field(factory=set)
 
     async def ask(self, question: Question) -> QuestionAnswer:
@@ -115,12 +118,13 @@ class Asking:
             ToolFailed: the question is of a kind that cannot be asked, or one too many.
         """
         asked = asked_of(self.turn, self.call, question)
-        if not self.turn.can_approve:
-            return self._declined(asked)
         if self._ended:
             return _TOO_LATE
-        if len(self._open) >= MOST_OPEN:
-            raise ToolFailed(f"a call cannot ask more than {MOST_OPEN} questions at a time")
+        self._asked += 1
+        if self._asked > MOST or len(self._open) >= MOST_OPEN:
+            raise ToolFailed(f"a call cannot ask more than {MOST_OPEN} questions at a time, and {MOST} in all")
+        if not self.turn.can_approve:
+            return self._declined(asked)
         # A task of its own: who asks may be another than who runs the call, and the question ends with the call.
         waiting = asyncio.create_task(self._answer(asked))
         self._open.add(waiting)

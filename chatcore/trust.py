@@ -6,6 +6,7 @@ is when it is first used, so it must stay. One that changes is suspended until s
 """
 
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 FRESH = 2.0
 """Seconds for which a tool may stay suspended after its new definition was accepted."""
 
+_PREFIX, _DIGEST = re.compile("__"), re.compile("_[0-9a-f]{8}$")
+_STRICTNESS: Sequence[Policy] = ("allow", "ask", "deny")
 _REMEMBERED = 10_000  # policies; the work of finding one grows with the rules
 
 
@@ -92,12 +95,36 @@ class Trust:
 
 def _policy(rules: Mapping[str, Policy], name: str, source: str | None, destructive: bool) -> Policy:
     """What becomes of the calls of a tool: of the rules that fit its name or `SOURCE/NAME` the most exact counts, which
-    is one without a pattern, or else the longest."""
-    names = (name, f"{source}/{name}") if source else (name,)
-    fitting = [rule for rule in rules if any(fnmatchcase(known, rule) for known in names)]
-    if fitting:
-        return rules[max(fitting, key=lambda rule: (rule in names, len(rule)))]
-    return "ask" if destructive else "allow"
+    is one without a pattern, or else the longest; of several as long the strictest.
+
+    What asks or denies by the name that a source's tool would have alone does so too when somebody else's has the same:
+    nobody takes a tool out of a rule by a tool of his own. What allows by that name does not.
+    """
+    known = _with_source([name], source)
+    alone = _with_source(_own_names(name), source) if source else ()
+    fitting = [
+        rule for rule, policy in rules.items() if _fits(rule, known) or (policy != "allow" and _fits(rule, alone))
+    ]
+    if not fitting:
+        return "ask" if destructive else "allow"
+    exact = {*known, *alone}
+    return rules[max(fitting, key=lambda rule: (rule in exact, len(rule), _STRICTNESS.index(rules[rule])))]
+
+
+def _fits(rule: str, names: Sequence[str]) -> bool:
+    """Whether a rule is about one of these. A name fits itself, also where it looks like a pattern."""
+    return rule in names or any(fnmatchcase(name, rule) for name in names)
+
+
+def _with_source(names: Sequence[str], source: str | None) -> Sequence[str]:
+    return [*names, *(f"{source}/{name}" for name in names)] if source else names
+
+
+def _own_names(name: str) -> Sequence[str]:
+    """What a tool may be called by its source. Where somebody else's is called the same it is `SERVER__TOOL`, with a
+    digest behind it where even that is somebody else's."""
+    own = [name[place.end() :] for place in _PREFIX.finditer(name)]
+    return list(dict.fromkeys(filter(None, [*own, *(_DIGEST.sub("", one) for one in own)])))
 
 
 def _key(tool: Tool) -> tuple[str | None, str]:

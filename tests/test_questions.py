@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 
 from chatcore.database import Conversations, Database, NewMessage, NewRun
@@ -91,6 +92,24 @@ async def test_a_call_asks_only_so_much_at_a_time(table: QuestionTable) -> None:
             await done.pop()
         await asking.end()
         await asyncio.wait(waiting)
+
+
+@pytest.mark.parametrize("can_approve", [True, False])
+async def test_a_call_asks_only_so_much_in_all(table: QuestionTable, can_approve: bool) -> None:
+    """Also where nobody is shown its questions, or where it takes each back: what was asked is kept in the log."""
+    log, turn = Log(), attrs.evolve(TURN, can_approve=can_approve)
+    async with asyncio.timeout(5) as limit:
+        asking = Asking(turn, CALL, Questions(table), log.tell, Clock(limit))
+        for _ in range(100):
+            waiting = asyncio.create_task(asking.ask(WHEN))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        told = len(log.events)
+        with pytest.raises(ToolFailed, match="100 in all"):
+            await asking.ask(WHEN)
+        assert len(log.events) == told <= 200
+        await asking.end()
 
 
 async def test_a_limit_rests_while_anybody_is_asked() -> None:

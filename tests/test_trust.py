@@ -61,6 +61,9 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         ({"files/notes_delete": "deny", "files/*": "ask"}, {"source": "files"}, "deny"),
         ({"files/*": "ask"}, {"source": "others"}, "allow"),
         ({"*/*": "ask"}, {"source": "others"}, "ask"),
+        ({"mcp/my [1]/notes_delete": "deny"}, {"source": "mcp/my [1]"}, "deny"),
+        ({"notes_*e": "allow", "notes_d*": "ask"}, {}, "ask"),
+        ({"notes_*e": "allow", "notes_d*": "ask", "*_delete": "deny"}, {}, "deny"),
     ],
 )
 def test_what_becomes_of_a_call(
@@ -70,6 +73,28 @@ def test_what_becomes_of_a_call(
     one = tool("notes_delete", **fields)
     trust = Trust(rules, Database(str(tmp_path / "never opened.db")))
     assert trust.policy(one.name, one.source, one.destructive) == policy
+
+
+@pytest.mark.parametrize("name", ["box__run", "mcp__box__run", "box__run_12ab34cd"])
+@pytest.mark.parametrize(
+    ("rules", "policy"),
+    [
+        ({"run": "deny"}, "deny"),
+        ({"mcp/box/run": "deny", "*/*": "ask"}, "deny"),
+        ({"ru*": "ask", "*": "allow"}, "ask"),
+        ({"run": "allow", "*": "ask"}, "ask"),
+        ({"mcp/box/run": "allow", "*/*": "ask"}, "ask"),
+        ({"box__run": "allow", "mcp__box__run": "allow", "box__run_12ab34cd": "allow", "run": "deny"}, "allow"),
+        ({"mcp/other/run": "deny", "unbox__run": "deny"}, "allow"),
+    ],
+)
+def test_nobody_takes_a_tool_out_of_a_rule(
+    tmp_path: Path, name: str, rules: Mapping[str, Policy], policy: Policy
+) -> None:
+    """By having one of the same name, for which it gets a longer one: what asked asks, and what was allowed by the
+    short name is not allowed to whoever has it now."""
+    trust = Trust(rules, Database(str(tmp_path / "never opened.db")))
+    assert trust.policy(name, "mcp/box", False) == policy
 
 
 async def test_a_turn_is_divided_by_policy(database: Database) -> None:

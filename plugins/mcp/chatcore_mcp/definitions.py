@@ -4,6 +4,7 @@
 {"mcpServers": {"time": {"command": "uvx", "args": ["…"]}}}         as desktop clients have it, also under "servers"
 """
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ Transport: TypeAlias = Literal["stdio", "http", "sse"]
 
 LONGEST_ID = 100
 
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TRANSPORTS: Mapping[str, Transport] = {
     "stdio": "stdio",
     "http": "http",
@@ -227,7 +229,7 @@ def _words(given: object) -> tuple[str, ...] | None:
 
 def _endpoint(entry: Entry, environ: Mapping[str, str], directory: Path) -> Endpoint:
     said = entry.type or entry.transport
-    transport = _TRANSPORTS.get(said.lower()) if said else None
+    transport = transport_of(said)
     if said and transport is None:
         raise ValueError(f"there is no transport {said!r}: it is stdio, http or sse")
     if len([way for way in (entry.module, entry.command, entry.address) if way]) != 1:
@@ -244,10 +246,23 @@ def _endpoint(entry: Entry, environ: Mapping[str, str], directory: Path) -> Endp
     return Endpoint(
         transport=transport,
         url=checked_url(url),
-        headers=headers,
+        headers=_checked_headers(headers),
         checked=entry.added_over_http,
         oauth=OAuth(**oauth, always=entry.auth is not None),
     )
+
+
+def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Headers that can be sent. What is wrong with one is said without its value, which may be secret."""
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name) or not value.isascii() or not value.isprintable() or value != value.strip():
+            raise ValueError(f"the header {name!r} cannot be sent: look for line breaks, accents, blanks at its end")
+    return headers
+
+
+def transport_of(said: object) -> Transport | None:
+    """The transport that an entry names, by whichever of its names; None if there is no such transport."""
+    return _TRANSPORTS.get(said.lower()) if isinstance(said, str) else None
 
 
 def _process(entry: Entry, transport: Transport | None, environ: Mapping[str, str], directory: Path) -> Endpoint:
@@ -262,8 +277,11 @@ def _process(entry: Entry, transport: Transport | None, environ: Mapping[str, st
 
 
 def shown(url: str) -> str:
-    """A URL without what may be secret in it."""
-    parts = urlsplit(url)
+    """A URL without what may be secret in it; nothing of a text that is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -274,7 +292,9 @@ def checked_url(url: str) -> str:
         ValueError: it is no http or https URL.
     """
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or url != url.strip():
-        raise ValueError(f"{url!r} is no http or https URL")
+    if url != url.strip():
+        raise ValueError("there is blank space before the URL, or after it")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{shown(url)!r} is no http or https URL")
     _ = parts.port  # raises for one that is no number
     return url

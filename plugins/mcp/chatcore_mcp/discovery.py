@@ -2,18 +2,18 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import attrs
 
 from chatcore.errors import ChatcoreError, Problem, RequestError, ValidationFailed
 from chatcore_mcp.connection import Signals
-from chatcore_mcp.definitions import LONGEST_ID, Endpoint, checked_url
-from chatcore_mcp.file import Changed
+from chatcore_mcp.definitions import LONGEST_ID, Endpoint, checked_url, written
+from chatcore_mcp.file import add
 from chatcore_mcp.offers import ConnectionLost, SignInWanted
 from chatcore_mcp.ports import Ports
 from chatcore_mcp.servers import Server, Servers
@@ -139,9 +139,19 @@ class Discovery:
         return await self._enter(name, url)
 
     async def _enter(self, name: str | None, url: str) -> Server:
-        key = self._free_id(name, url)
-        await self.servers.change(Changed(key, {"url": url, "added_over_http": True}))
-        return self.servers.named(key)
+        """Enters a server into the file, unless another worker was quicker."""
+        entered = ""
+
+        def enter(document: Any) -> Any:
+            nonlocal entered
+            entered = _entered(document, url)
+            if not entered:
+                entered = _free_id(name, url, {key for key, _ in written(document)})
+                add(document, entered, {"url": url, "added_over_http": True})
+            return document
+
+        await self.servers.change(enter)
+        return self.servers.named(entered)
 
     async def _meet(self, url: str, seconds: float) -> str | None:
         opener = self.servers.opener(url, Endpoint(url=url, checked=True))
@@ -159,13 +169,20 @@ class Discovery:
                 raise error.__cause__ from error
             raise ServerUnreachable(f"{url} cannot be connected: {error.message}") from error
 
-    def _free_id(self, name: str | None, url: str) -> str:
-        parts = urlsplit(url)
-        place = f"{parts.hostname}-{parts.port or (443 if parts.scheme == 'https' else 80)}".replace(":", "-")
-        own = re.sub(r"[^\w.@]+", "-", (name or "").lower()).strip("-.")[: LONGEST_ID - 10]
-        wanted = [own, place] if own else [place]
-        numbered = (f"{wanted[0]}-{number}" for number in range(2, 1000))
-        return next(key for key in [*wanted, *numbered] if self.servers.get(key) is None)
+
+def _entered(document: Any, url: str) -> str:
+    """The id of the entry with a URL; empty if there is none."""
+    entries = [(key, entry) for key, entry in written(document) if isinstance(entry, dict)]
+    return next((key for key, entry in entries if url in (entry.get("url"), entry.get("http_url"))), "")
+
+
+def _free_id(name: str | None, url: str, taken: Container[str]) -> str:
+    parts = urlsplit(url)
+    place = f"{parts.hostname}-{parts.port or (443 if parts.scheme == 'https' else 80)}".replace(":", "-")
+    own = re.sub(r"[^\w.@]+", "-", (name or "").lower()).strip("-.")[: LONGEST_ID - 10]
+    wanted = [own, place] if own else [place]
+    numbered = (f"{wanted[0]}-{number}" for number in range(2, 1000))
+    return next(key for key in [*wanted, *numbered] if key not in taken)
 
 
 async def _answers(address: str, port: int, gate: asyncio.Semaphore) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from chatcore import wire
 from chatcore.errors import Forbidden, Problem, ValidationFailed
 from chatcore.tools import JsonObject
-from chatcore_mcp.definitions import Entry, shown
+from chatcore_mcp.definitions import Entry, Transport, shown, transport_of
 
 _OPERATORS = ("command", "module", "args", "env", "cwd", "shared")
 _ADDRESS = ("url", "http_url", "headers", "type", "transport", "auth", "oauth")
@@ -30,6 +30,8 @@ def changes(stored: JsonObject | None, given: JsonObject) -> dict[str, Any]:
     _check_operators(stored or {}, given)
     own = stored is None or bool(stored.get("added_over_http"))
     new = {key: value for key, value in given.items() if key in _FREE}
+    if "disabled" in given:
+        new.setdefault("enabled", not given["disabled"])
     for key in _ADDRESS:
         if given.get(key) and not _repeats(key, stored or {}, given[key]):
             if not own:
@@ -57,11 +59,17 @@ def _check_operators(stored: JsonObject, given: JsonObject) -> None:
 def _repeats(key: str, stored: JsonObject, given: object) -> bool:
     """Whether a request says of a field what the file says, or what a request is told of it."""
     known = stored.get(key)
-    if known is None and key in ("type", "transport"):
-        known = "stdio" if stored.get("command") or stored.get("module") else "http" if stored else None
+    if key in ("type", "transport"):
+        return given == known or (bool(stored) and transport_of(given) == _transport(stored))
     if known is None and key in ("url", "http_url"):
         known = stored.get("url") or stored.get("http_url")
     return known == given or (isinstance(known, str) and given == shown(known))
+
+
+def _transport(stored: JsonObject) -> Transport | None:
+    """The transport of a server as requests are told of it."""
+    usual: Transport = "stdio" if stored.get("command") or stored.get("module") else "http"
+    return transport_of(stored.get("type") or stored.get("transport")) or usual
 
 
 def _forbidden(key: str) -> Forbidden:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,11 +183,12 @@ def add(document: Any, key: str, fields: dict[str, Any]) -> None:
         group.append({"id": key, **fields})
 
 
-def remove(document: Any, key: str) -> None:
-    """Takes out all entries with an id."""
+def remove(document: Any, keys: Container[str]) -> None:
+    """Takes out all entries with these ids; `#3` is the third of a list, if it has none."""
     groups = [document] if isinstance(document, list) else [document.get(form) for form in ("servers", "mcpServers")]
     for group in groups:
         if isinstance(group, dict):
-            group.pop(key, None)
+            for key in [key for key in group if key in keys]:
+                del group[key]
         elif isinstance(group, list):
-            group[:] = [entry for entry in group if not (isinstance(entry, dict) and entry.get("id") == key)]
+            group[:] = [entry for key, entry in entries(group) if key not in keys]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 LONGEST = 64
 
+_ROUNDS = 3  # a server may call a tool as another's would be called with its digest
 _FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -25,8 +26,10 @@ def exposed(tools: Iterable[tuple[str, str]], prefixes: Mapping[str, str]) -> di
     names = {key: _plain(key, prefixes) for key in every}
     first = Counter(names.values())
     names = {key: qualified(*key) if first[name] > 1 else name for key, name in names.items()}
-    second = Counter(names.values())
-    return {key: _digested(name, key) if second[name] > 1 else name for key, name in names.items()}
+    for _ in range(_ROUNDS):
+        known = Counter(names.values())
+        names = {key: _digested(name, key) if known[name] > 1 else name for key, name in names.items()}
+    return names
 
 
 def qualified(server: str, tool: str) -> str:

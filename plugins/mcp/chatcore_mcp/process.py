@@ -24,6 +24,7 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 
 from chatcore_mcp.definitions import Endpoint
+from chatcore_mcp.offers import ConnectionLost
 from chatcore_mcp.sizes import LARGEST, refused, whole
 
 GRACE = 1.0
@@ -58,7 +59,10 @@ class Notes:
 
 @asynccontextmanager
 async def _streams(endpoint: Endpoint, notes: Notes) -> AsyncIterator[tuple[object, object]]:
-    process, transport, exited = await _start(endpoint)
+    try:
+        process, transport, exited = await _start(endpoint)
+    except (OSError, ValueError) as error:
+        raise ConnectionLost(_not_started(error, endpoint)) from error
     arriving, inbox = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outbox, leaving = anyio.create_memory_object_stream[SessionMessage](0)
     reading = asyncio.create_task(_read(process, arriving, notes))
@@ -67,8 +71,7 @@ async def _streams(endpoint: Endpoint, notes: Notes) -> AsyncIterator[tuple[obje
     tasks += [asyncio.create_task(_overhear(process, notes)), asyncio.create_task(_mourn(exited, reading, arriving))]
 
     async def end() -> None:
-        await _end(process, writing, outbox)
-        notes.status = process.returncode
+        await _end(process, writing, outbox, notes)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -86,7 +89,7 @@ def process_streams(endpoint: Endpoint, notes: Notes) -> Transport:
     """The messages of a server that is started for them, and ended with its group after them.
 
     Raises (when entered):
-        OSError: it cannot be started.
+        ConnectionLost: it cannot be started, with the reason.
     """
     return _streams(endpoint, notes)  # type: ignore[return-value]  # anyio's streams are what the protocol wants
 
@@ -116,6 +119,21 @@ async def _start(endpoint: Endpoint) -> tuple[Process, asyncio.SubprocessTranspo
         start_new_session=True,
     )
     return Process(transport, protocol, loop), transport, exited
+
+
+def _not_started(error: OSError | ValueError, endpoint: Endpoint) -> str:
+    """Why a process cannot be started, in words for a person who can mend it."""
+    command = endpoint.command[0]
+    match error:
+        case OSError() if endpoint.cwd is not None and error.filename == endpoint.cwd:
+            return f"it cannot be started in the directory {endpoint.cwd}: {error.strerror}"
+        case FileNotFoundError():
+            return f"there is no command {command!r}: install it, or write its whole path"
+        case PermissionError():
+            return f"the command {command!r} may not be run"
+        case OSError():
+            return f"the command {command!r} cannot be run: {error.strerror}"
+    return f"the command {command!r} cannot be run: {error}"
 
 
 # --- its messages -----------------------------------------------------------------------------------------------------
@@ -217,13 +235,17 @@ async def _surely(work: Coroutine[None, None, None]) -> None:
 # --- its end ----------------------------------------------------------------------------------------------------------
 
 
-async def _end(process: Process, writing: asyncio.Task[None], outbox: MemoryObjectSendStream[SessionMessage]) -> None:
-    """Ends a process and its group: by closing its input, by asking it to end, by force."""
+async def _end(
+    process: Process, writing: asyncio.Task[None], outbox: MemoryObjectSendStream[SessionMessage], notes: Notes
+) -> None:
+    """Ends a process and its group: by closing its input, by asking it to end, by force. Notes how it has ended, if it
+    was not forced to."""
     outbox.close()
     await asyncio.wait([writing], timeout=GRACE / 2)  # what was said last, such as that a call is cancelled
     assert process.stdin is not None  # noqa: S101  it was asked for
     process.stdin.close()
     await _within(GRACE, lambda: process.returncode is not None)
+    notes.status = process.returncode
     if _signal(process, signal.SIGTERM):
         await _within(GRACE, lambda: process.returncode is not None and not _signal(process, 0))
         _signal(process, signal.SIGKILL)

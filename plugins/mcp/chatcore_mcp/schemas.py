@@ -7,10 +7,15 @@ Below the top nothing is changed. What is lost is checked by the server all the 
 from collections.abc import Mapping
 from typing import Any
 
+from chatcore import wire
 from chatcore.tools import JsonObject
 
+LARGEST = 100_000
+"""Bytes of a schema, as JSON. Each request to a model has the schemas of all its tools."""
+
+_DEEPEST = 20  # references that are followed, one behind the other
 _CHOICES = ("anyOf", "oneOf", "allOf")
-_REPLACED = frozenset({*_CHOICES, "not", "enum", "const", "if", "then", "else", "required", "$schema", "$id"})
+_REPLACED = frozenset({*_CHOICES, "not", "enum", "const", "if", "then", "else", "required", "$schema", "$id", "$ref"})
 
 
 def parameters(schema: JsonObject) -> JsonObject:
@@ -19,13 +24,36 @@ def parameters(schema: JsonObject) -> JsonObject:
     * `type` is `object`, and there are `properties`, if only empty ones;
     * `anyOf`, `oneOf` and `allOf` are gone: the properties of their branches stand beside the others. What all branches
       of an `allOf` require is required;
+    * a `$ref` is gone: what it refers to within the schema stands in its place;
     * `not`, `enum`, `const`, `if`, `$schema` and `$id` are gone;
     * `required` names only what is among the properties.
+
+    One of more than `LARGEST` bytes is replaced by that of any object.
     """
+    schema = _resolved(schema) if len(wire.dumps(schema)) <= LARGEST else {}
     properties = _properties(schema)
     kept = {key: value for key, value in schema.items() if key not in _REPLACED}
     required = [name for name in _required(schema) if name in properties]
     return {**kept, "type": "object", "properties": properties, **_given(required)}
+
+
+def _resolved(schema: JsonObject) -> JsonObject:
+    """The schema with what its top refers to, if that is a part of it. What stands beside the reference counts more."""
+    found = schema
+    for _ in range(_DEEPEST):
+        reference = found.get("$ref")
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            break
+        found = {**_part(schema, reference), **{key: value for key, value in found.items() if key != "$ref"}}
+    return found
+
+
+def _part(schema: JsonObject, reference: str) -> JsonObject:
+    """What a reference such as `#/$defs/Note` means; an empty schema if there is no such part."""
+    part: Any = schema
+    for step in reference.split("/")[1:]:
+        part = part.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(part, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
 
 
 def _given(required: list[str]) -> dict[str, list[str]]:

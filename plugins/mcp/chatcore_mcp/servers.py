@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import Context
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -236,6 +237,8 @@ class Servers:
         self._tools: tuple[Tool, ...] = ()
         self._identities: Mapping[str, tuple[str, str]] = {}
         self._lock = asyncio.Lock()
+        self._following: set[asyncio.Task[None]] = set()
+        self._followed = True  # to the end, what was read last
         self._document: Any = {}
         self._reconnected_at = 0.0
 
@@ -286,16 +289,25 @@ class Servers:
             yield self
         finally:
             watching.cancel()
+            await asyncio.gather(watching, *self._following, return_exceptions=True)
             closing = [server.sign_in.close() for server in self if server.sign_in]
-            await asyncio.gather(watching, *closing, *(server.stop() for server in self), return_exceptions=True)
+            await asyncio.gather(*closing, *(server.stop() for server in self), return_exceptions=True)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH)
-            if await asyncio.to_thread(self._file.changed):
-                await self.reload()
             with contextlib.suppress(DatabaseError):  # it says so itself, and is asked again
+                await self.keep_up()
                 await self.follow()
+
+    async def keep_up(self) -> bool:
+        """Follows the file if somebody else has changed it, and gives whether it did."""
+        if self._lock.locked():  # it is being followed
+            return False
+        behind = not self._followed or await asyncio.to_thread(self._file.changed)
+        if behind:
+            await self.reload()
+        return behind
 
     async def follow(self) -> None:
         """Takes over who has signed in to servers, and out, on whatever worker."""
@@ -310,11 +322,14 @@ class Servers:
 
     async def reload(self) -> None:
         """Reads the file. Where it cannot be read everything stays as it is, and `problem` says why."""
+        await self._surely(self._reload())
+
+    async def _reload(self) -> None:
         async with self._lock:
             try:
                 document = await asyncio.to_thread(self._file.read)
             except ConfigError as error:
-                self.problem = error.message
+                self.problem, self._followed = error.message, True
                 self._log.error("%s; what was read before still counts", error.message)
                 return
             await self._apply(document)
@@ -325,8 +340,25 @@ class Servers:
         Raises:
             ConfigError: it cannot be read or written. Nothing has changed.
         """
+        await self._surely(self._change(change))
+
+    async def _change(self, change: Callable[[Any], Any]) -> None:
         async with self._lock:
             await self._apply(await asyncio.to_thread(self._file.change, change))
+
+    async def _surely(self, work: Coroutine[None, None, None]) -> None:
+        """Does some work to its end, even if whoever waits for it goes away: of a file that is half followed nobody
+        would follow the other half."""
+        # Without our context: connections that it begins are not this request's.
+        task = asyncio.create_task(work, context=Context())
+        self._following.add(task)
+        task.add_done_callback(self._done)
+        await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._following.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited may have gone
 
     def reconnect(self) -> None:
         """Has those connected now that are not, for a turn that has none of their tools. It does not wait for them: the
@@ -367,7 +399,8 @@ class Servers:
         return opener_of(name, endpoint, self.options)
 
     async def _apply(self, document: Any) -> None:
-        path = self._file.path
+        self._followed, path = False, self._file.path
+        found = await self._stamps()
         defined, warnings = define(document, environ=self.options.environ, directory=path.parent)
         for warning in warnings:
             self._log.warning("%s: %s", path, warning)
@@ -381,10 +414,10 @@ class Servers:
             key: before.get(key) or Server(one, self.options, self._rebuild, self.follow)
             for key, one in defined.items()
         }
-        found = await self._stamps()
         becoming = [self._servers[key].become(one, found) for key, one in defined.items()]
         closing = [server.sign_in.close() for server in gone if server.sign_in]
         await asyncio.gather(*(server.stop() for server in gone), *closing, *becoming)
+        self._followed = True
         self._rebuild()
 
     def _definition(self, key: str) -> Definition | Unusable | None:

@@ -34,6 +34,7 @@ from chatcore_mcp.process import Notes, process_streams
 from chatcore_mcp.questions import Questions
 from chatcore_mcp.sign_in import SignIn
 from chatcore_mcp.sizes import LARGEST
+from chatcore_mcp.streams import MOST_LISTED, watched
 
 _PAGES = 100  # of a list; a server whose list has no end must not be asked for ever
 _AT_ONCE = 100  # tools that are looked at in one turn of the event loop: some milliseconds
@@ -42,6 +43,8 @@ _CHANGES = (
     types.ResourceListChangedNotification,
     types.PromptListChangedNotification,
 )
+_LONGEST_REASON = 2_000  # characters of why there is no connection: those of the last words of a process
+_ENDED = "Connection closed"  # what the SDK raises then; its code may be a server's own as well
 _OLD_TRANSPORT = frozenset({400, 404, 405})
 """What a server that speaks only the older transport, SSE, answers to a message of the newer one."""
 
@@ -85,7 +88,7 @@ async def opened(opening: Opening) -> AsyncIterator["SdkSession"]:
     except Exception as error:  # noqa: BLE001  whatever breaks below, the connection is what is broken
         own = next((cause for cause in _leaves(error) if isinstance(cause, ChatcoreError)), error)
         kind = SignInWanted if ways and ways[-1].refusal == 401 else ConnectionLost
-        raise kind(_reason(error, opening, notes, ways)) from own
+        raise kind(_in_one_line(_reason(error, opening, notes, ways))) from own
 
 
 async def _client(
@@ -127,57 +130,13 @@ async def _entered(
             opening.changed()
 
     client = Client(
-        _watched(transport, opening.ended),
+        watched(transport, opening.ended),
         message_handler=note,
         elicitation_callback=questions.create,
         client_info=types.Implementation(name="chatcore", version=version("chatcore")),
         cache=None,
     )
     return await stack.enter_async_context(client)
-
-
-@asynccontextmanager
-async def _watched(transport: AbstractAsyncContextManager[Any], ended: Callable[[], None]) -> AsyncIterator[Any]:
-    async with transport as (inbox, outbox):
-        yield _Watched(inbox, ended), outbox
-
-
-class _Watched:
-    """The read stream of a transport, which tells when it has come to its end."""
-
-    def __init__(self, stream: Any, ended: Callable[[], None]) -> None:
-        self._stream = stream
-        self._ended = ended
-
-    @property
-    def last_context(self) -> object:
-        """For the SDK, which looks for it."""
-        return getattr(self._stream, "last_context", None)
-
-    async def receive(self) -> Any:
-        try:
-            return await self._stream.receive()
-        except (anyio.EndOfStream, anyio.ClosedResourceError):
-            self._ended()
-            raise
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def __aiter__(self) -> "_Watched":
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return await self.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> "_Watched":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
 
 # --- why it is not there ----------------------------------------------------------------------------------------------
@@ -188,15 +147,26 @@ def _reason(error: BaseException, opening: Opening, notes: Notes, ways: list[Out
     endpoint = opening.endpoint
     causes = list(_leaves(error))
     for cause in causes:
-        if isinstance(cause, ChatcoreError) and not (endpoint.command and cause.message == CLOSED):
+        if isinstance(cause, ChatcoreError) and cause.message not in (CLOSED, LOST):
             return cause.message
-        if isinstance(cause, FileNotFoundError | PermissionError) and endpoint.command:
-            return _not_started(cause, endpoint)
     if endpoint.command:
-        return notes.ending()
+        return notes.ending() if _is_end(causes[0]) or notes.broken else _broken(causes[0], endpoint)
     if ways and ways[-1].refusal is not None:
         return _refused(ways[-1].refusal, opening.sign_in)
     return _broken(causes[0], endpoint)
+
+
+def _is_end(cause: BaseException) -> bool:
+    """Whether an error is that no more can come."""
+    if isinstance(cause, MCPError):
+        return cause.error.message == _ENDED
+    return isinstance(cause, ConnectionLost | anyio.BrokenResourceError | anyio.ClosedResourceError | anyio.EndOfStream)
+
+
+def _in_one_line(text: str) -> str:
+    """What may be in a server's own words as it can be shown, and logged: one line, and not a long one."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST_REASON])
+    return " ".join(printable.split())
 
 
 def _broken(cause: BaseException, endpoint: Endpoint) -> str:
@@ -207,10 +177,12 @@ def _broken(cause: BaseException, endpoint: Endpoint) -> str:
             return f"nobody answers at {shown(endpoint.url)}"
         case httpx2.TransportError():
             return f"the connection to {shown(endpoint.url)} broke: {cause or type(cause).__name__}"
+        case _ if _is_end(cause):
+            return CLOSED
         case MCPError():
             return _message(cause)
-        case anyio.BrokenResourceError() | anyio.ClosedResourceError() | anyio.EndOfStream():
-            return CLOSED
+        case ValidationError():
+            return _misshapen(cause)
     return str(cause).partition("\n")[0] or type(cause).__name__
 
 
@@ -221,21 +193,17 @@ def _message(error: MCPError) -> str:
     return "its answer cannot be read" if error.error.code == types.PARSE_ERROR and "\n" in said else said
 
 
+def _misshapen(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return f"the answer has the wrong shape: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _leaves(inner)
     else:
         yield error
-
-
-def _not_started(error: OSError, endpoint: Endpoint) -> str:
-    if endpoint.cwd is not None and error.filename == endpoint.cwd:
-        return f"there is no directory {endpoint.cwd}"
-    command = endpoint.command[0]
-    if isinstance(error, PermissionError):
-        return f"the command {command!r} may not be run"
-    return f"there is no command {command!r}: install it, or write its whole path"
 
 
 def _refused(status: int, sign_in: SignIn | None) -> str:
@@ -272,6 +240,8 @@ class SdkSession:
         capabilities = self._client.server_capabilities
         with self._told():
             tools = await _every(self._client.list_tools, "tools") if capabilities.tools else []
+            if len(tools) >= MOST_LISTED:
+                self._opening.log.warning("%s: of its tools the first %d are taken", self._opening.name, MOST_LISTED)
             return Offer(
                 tools=await _infos(tools),
                 resources=bool(capabilities.resources) and await self._has_resources(),
@@ -366,14 +336,12 @@ class SdkSession:
         except MCPError as error:
             raise self._failure(error) from error
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ToolFailed(f"the answer has the wrong shape: {place}: {first['msg']}") from error
+            raise ToolFailed(_misshapen(error)) from error
         except (RuntimeError, httpx2.HTTPError) as error:
             raise ToolFailed(f"the server failed: {error}") from error
 
     def _failure(self, error: MCPError) -> ToolFailed:
-        if error.error.message == "Connection closed":
+        if _is_end(error):
             return ConnectionLost(LOST)
         if error.error.message == "Session terminated":
             return SessionExpired("the server has forgotten this session")
@@ -389,10 +357,10 @@ async def _every(fetch: Callable[..., Awaitable[Any]], what: str) -> list[Any]:
     for _ in range(_PAGES):
         page = await fetch(cursor=cursor)
         found += getattr(page, what)
+        if not page.next_cursor or page.next_cursor == cursor or len(found) >= MOST_LISTED:
+            break  # some end with an empty cursor, and some give the same one for ever
         cursor = page.next_cursor
-        if cursor is None:
-            break
-    return found
+    return found[:MOST_LISTED]
 
 
 async def _listed(fetch: Callable[..., Awaitable[Any]], what: str) -> list[Any]:
@@ -406,12 +374,12 @@ async def _listed(fetch: Callable[..., Awaitable[Any]], what: str) -> list[Any]:
 
 
 async def _infos(tools: Sequence[types.Tool]) -> tuple[ToolInfo, ...]:
-    """The tools of a server, however many, while others are served."""
-    found: list[ToolInfo] = []
+    """The tools of a server, however many, while others are served. Of several with the same name the last."""
+    found: dict[str, ToolInfo] = {}
     for first in range(0, len(tools), _AT_ONCE):
         await asyncio.sleep(0)
-        found += map(_info, tools[first : first + _AT_ONCE])
-    return tuple(found)
+        found.update((tool.name, _info(tool)) for tool in tools[first : first + _AT_ONCE])
+    return tuple(found.values())
 
 
 def _info(tool: types.Tool) -> ToolInfo:

@@ -10,7 +10,7 @@ from chatcore.tools import Invocation, Tool, ToolResult
 from chatcore.types import Turn
 from chatcore_planner.contexts import Contexts
 from chatcore_planner.plan import EVERYTHING, Plan
-from chatcore_planner.search import NAME, Index, search_tool
+from chatcore_planner.search import NAME, OTHER_NAME, Index, search_tool
 
 BEST = 5
 """Tools of a context that are chosen beside those that the plan names."""
@@ -24,8 +24,9 @@ def with_search(turn: Turn, shown: Iterable[str]) -> Turn:
     hidden = [tool for name, tool in turn.tools.items() if name not in told]
     if not hidden:
         return turn
-    tools = {**turn.tools, NAME: search_tool(hidden)}
-    return attrs.evolve(turn, tools=tools, hidden=frozenset(tool.name for tool in hidden))
+    search = search_tool(hidden, NAME if NAME not in turn.tools else OTHER_NAME)
+    tools = {**turn.tools, search.name: search}
+    return attrs.evolve(turn, tools=tools, hidden=frozenset(tool.name for tool in hidden) - {search.name})
 
 
 def with_plan(turn: Turn, plan: Plan, contexts: Contexts, always: Iterable[str], *, many: int) -> Turn:

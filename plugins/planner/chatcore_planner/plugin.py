@@ -1,5 +1,6 @@
 """The plugin: prepares turns."""
 
+import asyncio
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -65,5 +66,7 @@ class Planner(Plugin[Settings]):
             turn = attrs.evolve(turn, notices=(*turn.notices, consent_status(consent, plan, given)))
             if consent is None:
                 return attrs.evolve(turn, tools={})
-        planned = with_plan(turn, plan, contexts, self._always(turn), many=self.settings.search_above)
+        many, always = self.settings.search_above, self._always(turn)
+        # With many tools it takes a while, for which others need not wait.
+        planned = await asyncio.to_thread(with_plan, turn, plan, contexts, always, many=many)
         return self._searchable(turn) if planned is turn else planned

@@ -1,10 +1,12 @@
 """Finding tools by what they are for: the words of a question in their names, descriptions and parameters."""
 
+import asyncio
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from itertools import islice
 
 import attrs
 
@@ -12,6 +14,8 @@ from chatcore.tools import Invocation, Tool, ToolResult
 from chatcore_planner.contexts import first_word
 
 NAME = "search_tools"
+OTHER_NAME = f"planner__{NAME}"
+"""Where a tool of somebody else's has that name."""
 MOST = 10
 """Tools that one search finds."""
 
@@ -23,6 +27,8 @@ _EMPTY = frozenset(
     | {"on", "or", "that", "the", "this", "to", "what", "when", "where", "which", "who", "with", "you", "your"}
 )
 """Words that say nothing of what a tool does, and are rare enough in descriptions to seem to."""
+_LONGEST = 2_000  # characters of what a tool says of itself that are looked at
+_TEXTS = 100  # names of parameters, and what is said of them
 _NAME_WEIGHT, _TEXT_WEIGHT = 3.0, 1.0
 
 
@@ -35,7 +41,7 @@ class Index:
     _frequency: Counter[str] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        words = [(words_of(tool.name), words_of(tool.description, *parameters_of(tool))) for tool in self.tools]
+        words = [_words(tool.name, _text(tool)) for tool in self.tools]
         object.__setattr__(self, "_words", words)
         object.__setattr__(self, "_frequency", Counter(word for name, text in words for word in name | text))
 
@@ -57,6 +63,17 @@ class Index:
         return math.log(1 + len(self.tools) / self._frequency[word])
 
 
+@lru_cache(5_000)
+def _words(name: str, text: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The words of a tool. They are remembered: to find them takes longer than to look for some among them."""
+    return words_of(name), words_of(text)
+
+
+def _text(tool: Tool) -> str:
+    """What a tool says of itself, and then of its parameters."""
+    return " ".join([tool.description[: _LONGEST // 2], *islice(parameters_of(tool), _TEXTS)])[:_LONGEST]
+
+
 def words_of(*texts: str) -> frozenset[str]:
     """The words of texts, shortened so that forms of one word are the same."""
     found = (word.lower() for text in texts for word in _WORD.findall(_HUMP.sub(" ", text)))
@@ -72,14 +89,14 @@ def parameters_of(tool: Tool) -> Iterable[str]:
             yield schema["description"]
 
 
-def search_tool(tools: Sequence[Tool]) -> Tool:
+def search_tool(tools: Sequence[Tool], name: str = NAME) -> Tool:
     """The tool that finds these, and reveals what it has found."""
     index = cache(lambda: Index(tools))  # made when something is searched, which most turns do not do
     about = Counter(first_word(tool.name) for tool in tools)
     topics = ", ".join(f"{topic} ({count})" for topic, count in about.most_common(40))
 
     async def search_tools(query: str, invocation: Invocation) -> ToolResult:
-        found = index().find(query)
+        found = (await asyncio.to_thread(index)).find(query)
         if not found:
             return ToolResult(f"No tool fits {query!r}. There are tools about: {topics}.")
         lines = [f"{tool.name}: {_first_line(tool.description)}" for tool in found]
@@ -89,7 +106,7 @@ def search_tool(tools: Sequence[Tool]) -> Tool:
         f"Find tools by what they do. There are {len(tools)} more than you see here, about: {topics}.\n\n"
         "Args:\n    query: What you want to do, in a few words.\n"
     )
-    return Tool.of(search_tools, name=NAME, read_only=True, idempotent=True)
+    return Tool.of(search_tools, name=name, read_only=True, idempotent=True)
 
 
 def _first_line(text: str) -> str:

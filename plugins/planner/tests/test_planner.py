@@ -86,6 +86,22 @@ async def test_many_tools_are_searched(make_chat: MakeChat) -> None:
     assert (told["gmail_write"], told["notes_write"]) == ("gmail_write done", "notes_write done")
 
 
+async def test_a_tool_of_the_same_name_hides_no_search(make_chat: MakeChat) -> None:
+    """As servers have one that stand for others: both are there, each with a name of its own."""
+
+    class Gateway(Toolbox):
+        @hookimpl
+        def register_tools(self) -> list[Tool]:
+            return [*super().register_tools(), made("search_tools")]
+
+    scripts = [call("planner__search_tools", query="other tools")], [call("search_tools")], [text("ok")]
+    chat = await make_chat(Planner, Gateway, provider=ScriptedProvider(*scripts), search_above=3)
+    reply = await chat.say("hello")
+    assert offered(chat.provider)[0] == {"planner__search_tools"}
+    assert "search_tools" in offered(chat.provider)[1]
+    assert results(reply)["search_tools"] == "search_tools done"
+
+
 async def test_a_request_that_names_tools_has_its_way(make_chat: MakeChat) -> None:
     """Nothing is hidden from it, and nothing planned."""
     chat = await start(make_chat, search_above=3, plan=True)

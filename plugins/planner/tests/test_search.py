@@ -1,5 +1,9 @@
 """Finding tools by what they do (chatcore_planner/search.py)."""
 
+import asyncio
+import time
+
+import attrs
 import pytest
 from chatcore_planner.search import NAME, Index, search_tool, words_of
 
@@ -54,6 +58,20 @@ def test_words() -> None:
     assert words_of("getEvents play_track HTTPServer Zürich 日本") == {
         *("get", "event", "play", "track", "httpserver", "zürich", "日本"),
     }
+
+
+async def test_a_search_among_thousands_of_words_delays_nobody() -> None:
+    """The event loop is free again within 50 ms. Of a long description the beginning counts."""
+    about = " ".join(f"word{number}" for number in range(2_000))
+    tools = [attrs.evolve(TOOLS[0], name=f"tool_{number}", description=f"{number} {about}") for number in range(1_000)]
+    search, longest, last = search_tool(tools), 0.0, time.thread_time()
+    invocation = Invocation(ToolCall("1", NAME), {"query": "500 word1999"}, "local", "c", "r")
+    searching = asyncio.create_task(search.run(invocation))
+    while not searching.done():
+        await asyncio.sleep(0)
+        longest, last = max(longest, time.thread_time() - last), time.thread_time()
+    assert searching.result().reveals == ("tool_500",)
+    assert longest < 0.05
 
 
 async def test_the_tool_reveals_what_it_finds() -> None:

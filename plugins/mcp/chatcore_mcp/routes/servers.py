@@ -7,7 +7,7 @@ from quart import Blueprint, Response, request
 
 from chatcore import wire
 from chatcore.access import authenticated, requires
-from chatcore.errors import Problem, ValidationFailed
+from chatcore.errors import NotFound, Problem, ValidationFailed
 from chatcore.openapi import describe
 from chatcore.requests import read_body
 from chatcore.tools import JsonObject
@@ -25,10 +25,21 @@ PATIENCE = 5.0
 
 def blueprint(servers: Servers, discovery: Discovery) -> Blueprint:
     """The routes under `/api/mcp/servers`."""
-    routes = Blueprint("mcp_servers", __name__, url_prefix="/api/mcp/servers")
+    routes = informed(Blueprint("mcp_servers", __name__, url_prefix="/api/mcp/servers"), servers)
     _reading(routes, servers)
     _looking(routes, servers, discovery)
     _changing(routes, servers)
+    return routes
+
+
+def informed(routes: Blueprint, servers: Servers) -> Blueprint:
+    """Routes that know what another worker has just changed."""
+
+    @routes.before_request
+    async def keep_up() -> None:
+        if await servers.keep_up():
+            await servers.settled([server for server in servers if server.state == "connecting"], PATIENCE)
+
     return routes
 
 
@@ -105,7 +116,12 @@ def _changing(routes: Blueprint, servers: Servers) -> None:
         """Takes any of the fields of a definition: `enabled`, `disabled_tools`, `tool_prefix` …"""
         given = await read_body(dict[str, Any])
         server = servers.named(server_id)
-        await servers.change(lambda document: _changed(servers, document, server_id, given))
+
+        def change(document: Any) -> Any:
+            _there(document, server_id)
+            return _changed(servers, document, server_id, given)
+
+        await servers.change(change)
         await servers.settled([server], PATIENCE)
         return _json(records.collection(servers))
 
@@ -128,8 +144,7 @@ def _changing(routes: Blueprint, servers: Servers) -> None:
         asked = await read_body(records.ToolRequest)
         server = servers.named(server_id)
         tool = _own_name(servers, server, asked.tool_name)
-        off = edits.with_tool(servers.entry(server_id), tool, enabled=asked.enabled)
-        await servers.change(Changed(server_id, {"disabled_tools": off}))
+        await servers.change(lambda document: _switched(document, server_id, tool, enabled=asked.enabled))
         return _json(records.collection(servers))
 
 
@@ -178,14 +193,27 @@ def _replaced(servers: Servers, document: Any, definitions: tuple[JsonObject, ..
             raise ValidationFailed([Problem(f"$.servers[{number}].id", "is missing, or another server's")])
         wanted.append(key)
         document = _changed(servers, document, key, definition)
-    for key in {known for known, _ in written(document)} - set(wanted):
-        remove(document, key)
+    remove(document, {known for known, _ in written(document)} - set(wanted))
     return document
 
 
 def _without(document: Any, key: str) -> Any:
-    remove(document, key)
+    remove(document, {key})
     return document
+
+
+def _switched(document: Any, key: str, tool: str, *, enabled: bool) -> Any:
+    """The document with a tool of an entry switched on or off."""
+    off = edits.with_tool(_there(document, key), tool, enabled=enabled)
+    return Changed(key, {"disabled_tools": off})(document)
+
+
+def _there(document: Any, key: str) -> Mapping[str, Any]:
+    """An entry. Raises NotFound: somebody has just taken it out."""
+    entry = _entry(document, key)
+    if entry is None:
+        raise NotFound(f"there is no entry {key!r} in the file of the servers")
+    return entry
 
 
 def _entry(document: Any, key: str) -> Mapping[str, Any] | None:

@@ -12,7 +12,7 @@ from chatcore.accounts import CALL_BACK
 from chatcore.errors import Conflict, Forbidden, NotFound
 from chatcore.openapi import describe
 from chatcore_mcp.routes import records
-from chatcore_mcp.routes.servers import SCOPE
+from chatcore_mcp.routes.servers import SCOPE, informed
 from chatcore_mcp.servers import Servers
 from chatcore_mcp.sign_in import SignIn
 
@@ -22,7 +22,7 @@ PATIENCE = 30.0
 
 def blueprint(servers: Servers) -> Blueprint:
     """The routes `/api/mcp/servers/{id}/sign-in`, and what authorization servers are told of chatcore."""
-    routes = Blueprint("mcp_sign_in", __name__, url_prefix="/api/mcp")
+    routes = informed(Blueprint("mcp_sign_in", __name__, url_prefix="/api/mcp"), servers)
 
     @routes.post("/servers/<server_id>/sign-in")
     @describe(summary="Sign in to a server", answer=records.SignInBegun, errors=(400, 403, 404, 409, 502))

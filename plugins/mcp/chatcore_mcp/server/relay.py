@@ -69,8 +69,11 @@ class Relay:
         async def list_tools(_: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
             return await self._told(lambda client: client.list_tools(cursor=params.cursor if params else None))
 
-        async def call_tool(_: Context, params: CallToolRequestParams) -> CallToolResult:
-            return await self._told(lambda client: client.call_tool(params.name, params.arguments))
+        async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
+            tell = context.session.report_progress
+            return await self._told(
+                lambda client: client.call_tool(params.name, params.arguments, progress_callback=tell)
+            )
 
         return chatcore(list_tools, call_tool)
 

@@ -111,8 +111,11 @@ def test_what_cannot_be_written_is_said(tmp_path: Path):
 def test_a_server_is_taken_out():
     """Under whichever form, as often as it is there."""
     document = {"servers": [{"id": "x"}, {"id": "y"}, {"id": "x"}], "mcpServers": {"x": {}, "z": {}}}
-    remove(document, "x")
+    remove(document, {"x"})
     assert document == {"servers": [{"id": "y"}], "mcpServers": {"z": {}}}
+    nameless = [{"id": "x"}, {"url": "http://one/"}, 5, {"url": "http://two/"}]
+    remove(nameless, {"#2", "#3"})  # as they are called where they are listed
+    assert nameless == [{"id": "x"}, {"url": "http://two/"}]
 
 
 def test_a_change_that_changes_nothing_writes_nothing(file: ServersFile):

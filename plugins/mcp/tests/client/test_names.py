@@ -34,6 +34,14 @@ def test_names_that_are_still_the_same_get_a_digest():
     assert names["a", "x.y"].startswith("a__x_y_")
 
 
+def test_nobody_takes_the_name_that_another_is_given():
+    """By calling a tool as another's is called with its server before it, or with its digest behind it."""
+    tools = [("a", "search"), ("b", "search")]
+    for _ in range(2):
+        tools += [("evil", name) for name in exposed(tools, {}).values()]
+    assert len(set(exposed(tools, {}).values())) == len(set(tools))
+
+
 def test_every_name_is_valid_and_nobody_elses_in_any_order():
     """Whatever servers and tools are called, and in whatever order they come."""
     chance = random.Random(7)

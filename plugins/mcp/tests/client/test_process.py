@@ -39,6 +39,23 @@ async def test_an_old_server_is_connected_and_called(bench, tmp_path: Path):
     assert json.loads((await made.call("echo", text="hello")).text) == {"text": "hello"}
 
 
+@pytest.mark.parametrize("cursor", ["", "0"])
+async def test_a_list_that_does_not_end_is_taken_once(bench, tmp_path: Path, cursor: str):
+    """Where the next page is called nothing, or as the one before, there is none. A tool is there once."""
+    made = await bench({"raw": raw(tmp_path / "log", f"next={cursor}")})
+    await made.connected("raw")
+    assert len(made.server("raw").offered) == 11
+    assert (tmp_path / "log").read_text().count("tools/list") <= 2
+
+
+async def test_so_many_tools_are_taken_and_no_more(bench, tmp_path: Path, caplog):
+    """Every turn looks at all of them. The log says so."""
+    made = await bench({"raw": raw(tmp_path / "log", "tools=5000")})
+    await made.connected("raw")
+    assert len(made.names()) == 2_000
+    assert "raw: of its tools the first 2000 are taken" in caplog.text
+
+
 async def test_a_server_may_claim_what_it_does_not_have(bench, tmp_path: Path):
     """Resources and prompts: its tools can be used all the same, and there are none for these."""
     made = await bench({"raw": raw(tmp_path / "log", "claims")})
@@ -52,10 +69,24 @@ async def test_a_server_may_claim_what_it_does_not_have(bench, tmp_path: Path):
     [
         ({"command": "no-such-command"}, "there is no command 'no-such-command': install it, or write its whole path"),
         ({"command": "/tmp"}, "the command '/tmp' may not be run"),
-        ({"command": sys.executable, "cwd": "/no/such"}, "there is no directory /no/such"),
+        (
+            {"command": sys.executable, "cwd": "/no/such"},
+            "it cannot be started in the directory /no/such: No such file or directory",
+        ),
+        (
+            {"command": sys.executable, "cwd": "/dev/null"},
+            "it cannot be started in the directory /dev/null: Not a directory",
+        ),
+        ({"command": "/dev/null/x"}, "the command '/dev/null/x' cannot be run: Not a directory"),
+        ({"command": "true", "args": ["\0"]}, "the command 'true' cannot be run: embedded null byte"),
         ({"command": [sys.executable, "-c", "raise SystemExit('no key')"]}, "it ended with status 1: no key"),
         ({"command": [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]}, "it was killed by signal 9"),
         ({"command": [sys.executable, "-c", "pass"]}, "it ended with status 0"),
+        (
+            {"command": [sys.executable, "-c", "import os, time; os.close(1); time.sleep(1000)"]},
+            "it closed its output",
+        ),
+        (raw(Path(os.devnull), "version=9999"), "Unsupported protocol version from the server: 9999"),
     ],
 )
 async def test_what_cannot_be_started_says_why(bench, entry, problem: str):

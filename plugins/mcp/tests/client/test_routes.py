@@ -135,6 +135,9 @@ async def test_a_server_is_switched_off_and_on(api: Api):
     assert api.file.read_text().startswith('{\n    "mcpServers"')
     collection = await api.ask("PATCH", "/api/mcp/servers/a/", body={"enabled": True})
     assert [one["status"] for one in collection["servers"]] == ["connected", "connected"]
+    for off in (True, False):  # the other spelling
+        await api.ask("PATCH", "/api/mcp/servers/b", body={"disabled": off})
+        assert (await api.servers())["b"]["enabled"] is not off
 
 
 async def test_tools_are_switched_off_and_on(api: Api):
@@ -180,13 +183,29 @@ async def test_how_a_server_is_reached_is_the_files_word(api: Api):
     assert api.file.read_bytes() == before
 
 
+PLAIN = {
+    "disabled_tools": [],
+    "tool_prefix": None,
+    "contexts": [],
+    "tool_overrides": {},
+    "kiosk_enabled": False,
+    "frontend_enabled": True,
+}
+
+
 async def test_what_the_file_says_may_be_repeated(api: Api):
     """As a client does that sends back what it has read, and what it knows besides."""
     entry = api.document()["mcpServers"]["a"]
     await api.ask("PATCH", "/api/mcp/servers/a", body={**entry, "module": None, "http_url": None, "env": {}})
+    document = api.document()
+    remote = {"url": "http://127.0.0.1:9/mcp?secret=1", "enabled": False}
+    document["mcpServers"] |= {"old": {**remote, "type": "sse"}, "new": {**remote, "transport": "Streamable-HTTP"}}
+    api.file.write_text(json.dumps(document))
     listed = list((await api.servers()).values())
     await api.ask("PUT", "/api/mcp/servers", body={"servers": listed})
     assert api.document()["mcpServers"]["a"]["command"] == sys.executable
+    assert api.document()["mcpServers"]["old"] == {**document["mcpServers"]["old"], **PLAIN}
+    assert api.document()["mcpServers"]["new"] == {**document["mcpServers"]["new"], **PLAIN}
 
 
 async def test_servers_are_replaced(api: Api, url: str):
@@ -330,6 +349,27 @@ async def test_a_change_of_the_file_is_followed(api: Api, monkeypatch: pytest.Mo
     assert servers["broken"]["error"] == "the environment has no NOT_THERE: set it, or write ${NOT_THERE:-default}"
 
 
+async def test_what_another_worker_has_changed_is_known_at_once(api: Api, tmp_path: Path, monkeypatch):
+    """To whoever asks next: a server that was added is connected, one that was taken out is not there any more."""
+    monkeypatch.setattr("chatcore_mcp.servers.WATCH", 3600.0)
+    document = api.document()
+    document["mcpServers"]["c"] = raw(tmp_path / "c.log")
+    api.file.write_text(json.dumps(document))
+    assert (await api.servers())["c"]["connected"]
+    del document["mcpServers"]["c"]
+    api.file.write_text(json.dumps(document))
+    await api.ask("PATCH", "/api/mcp/servers/c", 404, body={"enabled": False})
+    assert api.document() == document
+
+
+async def test_two_who_switch_tools_at_once_lose_nothing(api: Api):
+    """Each changes what the file says then."""
+    tools = ["echo", "big", "image", "slow"]
+    path = "/api/mcp/servers/a/tools"
+    await asyncio.gather(*(api.ask("POST", path, body={"tool_name": tool, "enabled": False}) for tool in tools))
+    assert sorted((await api.servers())["a"]["disabled_tools"]) == sorted(tools)
+
+
 async def test_a_server_is_taken_out(api: Api):
     """Also of the file."""
     removed = await api.ask("DELETE", "/api/mcp/servers/a")
@@ -381,7 +421,8 @@ async def test_strange_requests_are_refused(api: Api, monkeypatch: pytest.Monkey
     """Or served: none is an error of the server's own, and what is there can still be read."""
     monkeypatch.setattr("chatcore_mcp.routes.servers.PATIENCE", 0.01)
     document = api.document()
-    document["mcpServers"] |= {"odd": 5, "bad": {"command": 5, "disabled_tools": 7, "tool_overrides": []}}
+    document["mcpServers"] |= {"odd": 5, "no url": {"url": "http://["}}
+    document["mcpServers"]["bad"] = {"command": 5, "disabled_tools": 7, "tool_overrides": []}
     api.file.write_text(json.dumps(document))
     await api.ask("POST", "/api/mcp/servers/refresh")
     for method, path, body in strange_requests():
@@ -526,6 +567,27 @@ async def test_a_turn_without_tools_has_servers_connected(tmp_path: Path, monkey
             await api.connected("a")
             await chat.say("hello")
             assert provider.requests[-1].tools
+
+
+async def test_a_rule_holds_when_another_server_has_a_tool_of_the_same_name(tmp_path: Path):
+    """Which gives both of them a longer one."""
+    file, provider = tmp_path / "mcp_servers.json", ScriptedProvider()
+    entries = {key: raw(tmp_path / f"{key}.log") for key in ("a", "b")}
+    file.write_text(json.dumps({"mcpServers": {"a": entries["a"]}}))
+    config = {"tool_policy": {"echo": "deny", "mcp/a/big": "deny"}}
+    async with running_chat(
+        tmp_path / "data", Mcp, provider=provider, settings={"servers": file}, config=config
+    ) as chat:
+        api = Api(chat, file)
+        await api.connected("a")
+        await chat.say("hello")
+        assert not {"echo", "big"} & {tool.name for tool in provider.requests[-1].tools}
+        file.write_text(json.dumps({"mcpServers": entries}))
+        await api.connected("b")
+        await chat.say("hello")
+        names = {tool.name for tool in provider.requests[-1].tools}
+        assert {"a__slow", "b__slow", "b__big"} <= names
+        assert not {"a__echo", "b__echo", "a__big"} & names
 
 
 async def test_what_a_turn_was_not_given_it_cannot_call(api: Api, provider: ScriptedProvider):

@@ -34,6 +34,14 @@ def test_what_is_accepted_stays_as_it_is(schema):
         ({"allOf": [OBJECT, {"properties": {"b": {}}, "required": ["b"]}], "properties": {"a": {"type": "integer"}}},
          {"type": "object", "properties": {"a": {"type": "integer"}, "b": {}}, "required": ["a", "b"]}),
         ({"oneOf": "nonsense", "enum": 5}, {"type": "object", "properties": {}}),
+        ({"$ref": "#/definitions/a~1b", "definitions": {"a/b": {"$ref": "#/definitions/c"}, "c": OBJECT}},
+         {**OBJECT, "definitions": {"a/b": {"$ref": "#/definitions/c"}, "c": OBJECT}}),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}},
+         {"type": "object", "properties": {}, "$defs": {"a": {"$ref": "#/$defs/a"}}}),
+        ({"$ref": "#/$defs/a/b/c", "$defs": {"a": [OBJECT]}},
+         {"type": "object", "properties": {}, "$defs": {"a": [OBJECT]}}),
+        ({"$ref": "https://example.com/schema.json"}, {"type": "object", "properties": {}}),
+        ({**OBJECT, "description": "x" * 100_000}, {"type": "object", "properties": {}}),
     ],
 )  # fmt: skip
 def test_what_is_refused_is_replaced(schema, wanted):

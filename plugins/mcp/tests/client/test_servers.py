@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 from chatcore_mcp import Mcp
 from chatcore_mcp.tools import source
 
-from chatcore.errors import ToolFailed
+from chatcore.errors import DatabaseError, ToolFailed
 from chatcore.state import State
 from chatcore.testing.chat import running_chat
 from chatcore.tools import Invocation, ToolCall
@@ -53,6 +55,40 @@ async def test_a_file_is_watched(bench, tmp_path: Path):
     made = await bench({})
     assert made.names() == []
     made.write({"a": raw(tmp_path / "a")})
+    await made.until(lambda: made.servers.get("a"))
+    await made.connected("a")
+
+
+async def test_who_goes_away_leaves_no_change_half_done(bench, tmp_path: Path):
+    """As when the connection of a request breaks off: the server that it was about is connected anew all the same."""
+    made = await bench({"a": raw(tmp_path / "one")})
+    await made.connected("a")
+    document = {"mcpServers": {"a": raw(tmp_path / "two")}}
+    changing = asyncio.create_task(made.servers.change(lambda _: document))
+    await made.until(lambda: made.server("a").state != "connected")
+    changing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await changing
+    await made.connected("a")
+    assert (tmp_path / "two").exists()
+
+
+async def test_a_file_is_followed_when_the_database_is_back(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Which knows who has signed in where. Until then everything stays as it is."""
+    away = [True]
+
+    async def stamps(accounts: object) -> dict[str, Any]:
+        if away:
+            raise DatabaseError("away")
+        return {}
+
+    monkeypatch.setattr("chatcore_mcp.servers.stamps", stamps)
+    made = await bench({})
+    made.servers.options = attrs.evolve(made.servers.options, accounts=object())
+    with pytest.raises(DatabaseError):
+        await made.change({"a": raw(tmp_path / "a")})
+    assert made.servers.get("a") is None
+    away.clear()
     await made.until(lambda: made.servers.get("a"))
     await made.connected("a")
 

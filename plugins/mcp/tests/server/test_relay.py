@@ -18,6 +18,7 @@ from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.protocols import Credentials
 from chatcore.testing.chat import Chat
 from chatcore.testing.scripted import ScriptedProvider, text
+from chatcore.tools import Invocation, Tool
 from chatcore.types import Principal
 
 MakeChat = Callable[..., Awaitable[Chat]]
@@ -47,6 +48,30 @@ async def test_what_is_asked_is_answered_by_the_server(make_chat: MakeChat, mode
         assert (await client.call_tool("llm_chat", {})).is_error
         with pytest.raises(MCPError, match="Unknown tool: nope"):
             await client.call_tool("nope", {})
+
+
+async def test_progress_is_passed_on(make_chat: MakeChat) -> None:
+    """To a client that wants to know."""
+
+    class Digging(Plugin[NoSettings]):
+        @hookimpl
+        def register_tools(self) -> list[Tool]:
+            return [Tool.of(self.dig)]
+
+        async def dig(self, invocation: Invocation) -> str:
+            """Digs."""
+            invocation.progress("half of it", 1, 2)
+            return "dug"
+
+    told = []
+
+    async def note(*progress: Any) -> None:
+        told.append(progress)
+
+    chat = await make_chat(Mcp, Digging, share_tools=True)
+    async with Client(Relay(chat.url, None).server()) as client:
+        assert (await client.call_tool("dig", progress_callback=note)).content[0].text == "dug"
+    assert told == [(1, 2, "half of it")]
 
 
 async def test_a_cancelled_call_ends_the_work_for_it(make_chat: MakeChat) -> None:

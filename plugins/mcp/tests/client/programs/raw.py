@@ -9,6 +9,8 @@ child       it starts a process of its own that sleeps for ever, and notes its i
 tools=N     it has N tools more
 named=NAME  it has a tool of that name, which says what it was given
 once        it can be started only once
+next=X      of every page of its tools it says that the next one is called X
+version=X   it speaks another revision
 claims      it says that it has resources and prompts, of which it knows nothing
 """
 
@@ -21,7 +23,7 @@ from pathlib import Path
 
 log = Path(sys.argv[1]).open("a", buffering=1)  # noqa: SIM115  it is written to the end
 options = dict(option.partition("=")[::2] for option in sys.argv[2:])
-version = "2024-11-05"
+version = options.get("version", "2024-11-05")
 writing = threading.Lock()
 
 
@@ -100,7 +102,8 @@ def answer(message):
         case "tools/list":
             start = int(parameters.get("cursor") or 0)
             page = {"tools": [tool(name) for name in names[start : start + 400]]}
-            result(identifier, page | ({"nextCursor": str(start + 400)} if start + 400 < len(names) else {}))
+            following = {"nextCursor": str(start + 400)} if start + 400 < len(names) else {}
+            result(identifier, page | ({"nextCursor": options["next"]} if "next" in options else following))
         case "tools/call":
             TOOLS.get(parameters["name"], echo)(identifier, parameters.get("arguments") or {})
         case str() if identifier is not None:
