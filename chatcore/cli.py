@@ -1,5 +1,6 @@
 """The command line. A command's module is imported when the command is called, plugins only where they are needed."""
 
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -84,8 +85,19 @@ def command() -> None:
     """A self-hosted chat backend that runs on plugins."""
 
 
+def _open_standard_streams() -> None:
+    """Opens those that whoever started this has closed. A database or a connection would be given their numbers, and be
+    written into by whatever is printed; and libuv ends a process that closes one of these."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # it is the lowest that is free
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, "w" if number else "r"))
+
+
 def main() -> None:
     """Runs the command line. What the user can mend is told without a traceback."""
+    _open_standard_streams()
     try:
         command(prog_name="chatcore")
     except ChatcoreError as error:

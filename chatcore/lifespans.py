@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 START = 10.0
 """Seconds after which the server goes on without waiting for a lifespan that is still opening."""
-STOP = 5.0
-"""Seconds after which a lifespan that is still closing is cancelled."""
+STOP = 4.2
+"""Seconds after which a lifespan that is still closing is named and cancelled: before a supervisor kills the worker."""
 
 
 class Lifespans:
@@ -107,7 +107,7 @@ class _Lifespan:
             done, _ = await asyncio.wait([self._task], timeout=STOP)
             if done:
                 return
-            logger.warning("%s did not close in %d s and is cancelled", self._name, STOP)
+            logger.warning("%s did not close in %.1f s and is cancelled", self._name, STOP)
         self._task.cancel()
         await asyncio.wait([self._task], timeout=STOP)
 

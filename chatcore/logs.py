@@ -11,6 +11,8 @@ from typing import Literal
 
 import attrs
 
+from chatcore.console import harmless
+
 
 @attrs.frozen
 class Place:
@@ -46,6 +48,10 @@ class _ConsoleFormatter(logging.Formatter):
         text = super().format(record)
         where = getattr(record, "place", "")
         return f"{text} [{where}]" if where else text
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        # What others have sent may be quoted in it, and must not look like a line of ours.
+        return harmless(super().formatMessage(record)).replace("\n", "\n    ")
 
 
 class _JsonFormatter(logging.Formatter):

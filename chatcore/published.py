@@ -51,17 +51,19 @@ async def keep_publishing(state: "State", directory: Path, worker: str) -> None:
 
 
 def by_others(directory: Path, worker: str) -> Sequence[Published]:
-    """What the other workers that are alive have published. What the dead have left is removed."""
+    """What the other workers that are alive have published, as far as this one can open files. What the dead have left
+    is removed."""
     found = []
-    for path in directory.glob(f"*{_SUFFIX}"):
-        if path.stem == worker:
-            continue
-        if not is_alive(directory, path.stem):
-            path.unlink(missing_ok=True)
-            _new(path).unlink(missing_ok=True)
-            continue
-        with suppress(FileNotFoundError, ChatcoreError):  # it has ended meanwhile, or is of another version
-            found.append(wire.structure(wire.loads(path.read_bytes()), Published))
+    with suppress(OSError):
+        for path in directory.glob(f"*{_SUFFIX}"):
+            if path.stem == worker:
+                continue
+            if not is_alive(directory, path.stem):
+                path.unlink(missing_ok=True)
+                _new(path).unlink(missing_ok=True)
+                continue
+            with suppress(FileNotFoundError, ChatcoreError):  # it has ended meanwhile, or is of another version
+                found.append(wire.structure(wire.loads(path.read_bytes()), Published))
     return found
 
 

@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import FileIO
 from pathlib import Path
 from types import FrameType
@@ -189,8 +189,10 @@ class Watchdog:
         return not self._stop.wait(_SLACK) and self._last is beat
 
     def _glance(self) -> _Glance:
-        innermost = sys._current_frames().get(self._thread_id)  # noqa: SLF001  documented, in spite of its name
-        return _Glance(tuple(_step(innermost)), self._now(), self._cpu(), self._runs())
+        with _no_collection():
+            innermost = sys._current_frames().get(self._thread_id)  # noqa: SLF001  documented, in spite of its name
+            frames = tuple(_step(innermost))
+        return _Glance(frames, self._now(), self._cpu(), self._runs())
 
     def _runs(self) -> bool:
         """Whether the loop's thread is ready to run, rather than waiting for something."""
@@ -218,6 +220,27 @@ def _seconds_in_code(before: _Glance, after: _Glance) -> float:
     passed, cpu = after.time - before.time, after.cpu - before.cpu
     was_stopped = passed > 2 * _PAUSE  # longer than this thread wanted to sleep, too
     return cpu if after.runs or was_stopped else passed
+
+
+_looking = threading.Lock()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keeps garbage from being collected while the frames of another thread are asked for.
+
+    Before 3.12 Python collects in the middle of making the object of a frame. What the collector calls lets the other
+    thread run, which leaves the frame: then there is written to memory that is something else's by now. Or both threads
+    wait for each other for ever (https://github.com/python/cpython/issues/106883).
+    """
+    with _looking:  # of several watchdogs in a process, none may undo what another has done
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if was_enabled:
+                gc.enable()
 
 
 # --- whose code it is -------------------------------------------------------------------------------------------------

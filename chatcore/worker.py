@@ -29,12 +29,13 @@ class Presence:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._file = os.open(unlocked, os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            unlocked.rename(self._path)
         except OSError as error:
             raise ConfigError(
-                f"{error.filename}: {error.strerror}", hint="choose a data directory that the server's user may write"
+                f"{error.filename or unlocked}: {error.strerror}",
+                hint="choose a data directory that the server's user may write, on a file system that has locks",
             ) from error
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        unlocked.rename(self._path)
 
     def dead(self) -> Sequence[str]:
         """The workers of this host that have died and were not forgotten."""

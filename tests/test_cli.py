@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import socket
 import subprocess
 import sys
 from importlib import import_module
@@ -444,10 +445,23 @@ def test_new_refuses_what_is_not_a_name(name, directory):
     assert not list(directory.iterdir())
 
 
-@pytest.mark.parametrize("name", ["echo", "openrouter"])
+@pytest.mark.parametrize("name", ["echo", "openrouter", "scripted"])
 def test_new_refuses_names_of_plugins_that_there_are(name):
-    """The server would not start with both."""
+    """The server would not start with both, nor would that of its tests."""
     assert f"there is a plugin '{name}' already" in run("new", name, code=1)
+
+
+@pytest.mark.parametrize("text", ["x = [", '[tool]\nuv = "x"', "[tool.uv.workspace]\nmembers = 'plugins/*'"])
+def test_new_takes_no_notice_of_somebody_elses_project(text, directory):
+    """Whatever is wrong with it."""
+    (directory / "pyproject.toml").write_text(text)
+    assert "pip install -e ./joke" in run("new", "joke")
+
+
+@pytest.mark.parametrize("name", ["none", "test", "testing-ground"])
+def test_new_refuses_names_whose_class_is_none_for_python_or_pytest(name):
+    """pytest takes what is called Test for tests."""
+    assert "would take the class" in run("new", name, code=1)
 
 
 @pytest.mark.parametrize("name", ["plugin", "settings", "tool"])
@@ -486,3 +500,22 @@ def test_strict_serving_refuses_to_start_without_a_plugin(plugin_files):
     done = start("serve", "--port", "0", "--strict", "--disable", "llama")
     assert done.returncode == 1
     assert re.search(r"chatcore: plugin openrouter \(.*\) is off: set OPENROUTER_API_KEY", done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_whose_standard_streams_are_closed(tmp_path: Path, workers: int):
+    """As some scripts start it: it serves, gives their numbers to nothing that it opens, and ends in order."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = ["-m", "chatcore", "serve", f"--workers={workers}", f"--port={port}", f"--data={tmp_path}"]
+    closing = ["bash", "-c", 'exec "$0" "$@" <&- >&- 2>&-', sys.executable, *arguments]
+    server = subprocess.Popen(closing, cwd=tmp_path)
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=9), trust_env=False) as client:  # it waits between them
+            assert client.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        streams = {Path(f"/proc/{server.pid}/fd/{number}").readlink() for number in range(3)}
+    finally:
+        server.terminate()
+        code = server.wait(30)
+    assert (code, streams) == (0, {Path(os.devnull)})

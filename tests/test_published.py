@@ -1,6 +1,7 @@
 """The readings of the other workers (chatcore/published.py)."""
 
 import asyncio
+import resource
 import sys
 
 import pytest
@@ -52,6 +53,19 @@ async def test_what_cannot_be_read_is_left_out(tmp_path, presence):
     other = Presence(tmp_path)
     (tmp_path / f"{other.worker}.metrics").write_bytes(b'{"slot": "two"}')
     assert published.by_others(tmp_path, presence.worker) == []
+    other.leave()
+
+
+async def test_a_worker_that_can_open_nothing_tells_of_itself(tmp_path, presence):
+    """As when as many files are open as may be: that is when its numbers are wanted."""
+    other = Presence(tmp_path)
+    published._write(tmp_path / f"{other.worker}.metrics", Published(2, 1000.0, READINGS))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert published.by_others(tmp_path, presence.worker) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     other.leave()
 
 

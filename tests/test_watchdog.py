@@ -140,6 +140,33 @@ def test_the_garbage_collector_is_nobodys_fault(watched):
     del much
 
 
+def test_nothing_is_collected_while_it_looks_at_frames(watched):
+    """Python before 3.12 would crash, or hang for ever, when what the collector calls lets the loop go on meanwhile."""
+    calling = set()
+
+    def collects(phase, _):
+        calling.add(sys._getframe(1).f_code.co_name)
+
+    def blocks(depth):
+        blocks(depth - 1) if depth else time.sleep(0.3)
+
+    async def deep():
+        gc.set_threshold(1)
+        blocks(30)
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(collects)
+    try:
+        _, lines = watched(deep)
+    finally:
+        gc.callbacks.remove(collects)
+        gc.set_threshold(*thresholds)
+    assert len(lines) == 1
+    assert calling & {"_watch", "_look", "_glance"}  # its thread made enough for that
+    assert "_step" not in calling
+    assert gc.isenabled()
+
+
 def test_waiting_is_not_blocking(watched):
     """Meanwhile others are served."""
     _, lines = watched(lambda: asyncio.sleep(0.3))

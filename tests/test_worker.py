@@ -1,10 +1,15 @@
 """Which workers of this host are alive (chatcore/worker.py)."""
 
 import asyncio
+import errno
+import os
 import resource
 import sys
 from pathlib import Path
 
+import pytest
+
+from chatcore.errors import ConfigError
 from chatcore.worker import Presence, alive, is_alive
 
 HOLDS = """
@@ -41,6 +46,18 @@ def test_a_worker_that_leaves_is_not_dead(tmp_path: Path) -> None:
     assert mine.dead() == []
     mine.leave()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some networks have it: it is told before anything is served."""
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuses)
+    with pytest.raises(ConfigError, match="No locks available") as caught:
+        Presence(tmp_path)
+    assert "on a file system that has locks" in (caught.value.hint or "")
 
 
 def test_nobody_is_taken_for_dead_who_cannot_be_looked_at(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from chatcore.commands.options import config_options
 from chatcore.commands.tables import checks_table
 from chatcore.database import sqlite_file
 from chatcore.errors import ConfigError
+from chatcore.operation.backup import disk_told
 from chatcore.operation.checks import Check
 from chatcore.operation.restore import Place, put_back, verify
 
@@ -34,8 +35,9 @@ def restore(ctx: click.Context, file: Path, only_verify: bool, force: bool) -> N
             "a backup is restored into a file, and the database is in PostgreSQL",
             hint=f"CHATCORE_DATABASE={config.data}/chatcore.db chatcore restore {file}; then see chatcore copy --help",
         )
-    place = Place(database.resolve() if database.is_symlink() else database, config.data)
-    place.refuse(replace=force)
+    with disk_told(config.data):
+        place = Place(database.resolve() if database.is_symlink() else database, config.data)
+        place.refuse(replace=force)
     if not _show(verify(file)):
         ctx.exit(1)
     for path in put_back(file, place, replace=force):

@@ -256,8 +256,9 @@ class Postgres(peewee.PostgresqlDatabase):
     # --- connections --------------------------------------------------------------------------------------------------
 
     def _connect(self) -> Session:
-        if self._away and time.monotonic() < self._away.tried + _PAUSE:
-            raise psycopg.OperationalError(self._away.error)
+        away = self._away  # another thread may find that the server is back
+        if away and time.monotonic() < away.tried + _PAUSE:
+            raise psycopg.OperationalError(away.error)
         try:
             session = Session.connect(self._conninfo, autocommit=True)
             session.adapters.register_dumper(int, _Integer)
@@ -266,8 +267,8 @@ class Postgres(peewee.PostgresqlDatabase):
             if self._durable:
                 session.execute(_STRICT)
         except psycopg.OperationalError as error:
-            now = time.monotonic()
-            self._away = _Away(self._away.since if self._away else now, now, str(error))
+            now, away = time.monotonic(), self._away
+            self._away = _Away(away.since if away else now, now, str(error))
             raise
         self._away = None
         return session
@@ -296,7 +297,8 @@ class Postgres(peewee.PostgresqlDatabase):
             try:
                 self.connect()
             except peewee.OperationalError as error:
-                if self._away and time.monotonic() > self._away.since + _PATIENCE:
+                away = self._away
+                if away and time.monotonic() > away.since + _PATIENCE:
                     raise self.explain(error) from error
                 time.sleep(_PAUSE)
             else:

@@ -50,31 +50,35 @@ def back_up(database: Path | CopyTo, data: Path, target: Path, *, replace: bool 
         BackupError: there is `target` already, and `replace` was not said; or it cannot be written.
         DatabaseError: there is no database, or it is damaged.
     """
-    if target.exists() and not (replace and target.is_file()):
-        raise BackupError(f"{target} exists", hint="choose another name, or say --force to replace a file")
-    if not target.parent.is_dir():
-        raise BackupError(f"there is no directory {target.parent}", hint="make it, or choose another place")
-    if isinstance(database, Path):
-        examine(database)
-    copy_to = partial(_copy_file, database) if isinstance(database, Path) else database
-    with (
-        disk_told(target.parent),
-        tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch,
-    ):
-        draft = Path(scratch, "draft.zip")
-        with draft.open("xb") as file, Writer.to(file) as writer:
-            copying = _Copying(writer, data)
-            copy = Path(scratch, DATABASE)
-            copying.run(copy_to, copy)
-            manifest = writer.finish(
-                version=version("chatcore"),
-                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                migrations=examine(copy).migrations,
-            )
-        draft.chmod(0o600)
-        sync(draft)
-        draft.replace(target)
-        sync(target.parent)
+    with disk_told(target.parent):
+        if target.exists() and not (replace and target.is_file()):
+            raise BackupError(f"{target} exists", hint="choose another name, or say --force to replace a file")
+        if not target.parent.is_dir():
+            raise BackupError(f"there is no directory {target.parent}", hint="make it, or choose another place")
+        if isinstance(database, Path):
+            examine(database)
+            database = partial(_copy_file, database)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+            draft = Path(scratch, "draft.zip")
+            written = _write(draft, database, data)
+            sync(draft)
+            draft.replace(target)
+            sync(target.parent)
+    return written
+
+
+def _write(draft: Path, copy_to: CopyTo, data: Path) -> Written:
+    """Writes a backup to a new file, and beside it, for as long as it is needed, the copy of the database."""
+    with draft.open("xb") as file, Writer.to(file) as writer:
+        copying = _Copying(writer, data)
+        copy = draft.with_name(DATABASE)
+        copying.run(copy_to, copy)
+        manifest = writer.finish(
+            version=version("chatcore"),
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            migrations=examine(copy).migrations,
+        )
+    draft.chmod(0o600)
     return Written(manifest, copying.left_out)
 
 

@@ -54,6 +54,21 @@ def allow_files(config: Config) -> None:
         )
 
 
+class _Connection(TCPServer):
+    """hypercorn's, which keeps what it has of a client that has gone until it would have been idle for too long."""
+
+    _gone = False
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._gone = True
+        await self.idle_task.stop()
+
+    async def _idle_timeout(self) -> None:
+        if not self._gone:
+            await super()._idle_timeout()
+
+
 class Connections:
     """Everybody who is connected to an app. Made where a loop runs."""
 
@@ -92,7 +107,7 @@ class Connections:
             return
         loop = asyncio.get_running_loop()
         app = WithDirect(self._app, writer.transport)
-        connection = TCPServer(app, loop, self._settings, self._context, {}, reader, writer)
+        connection = _Connection(app, loop, self._settings, self._context, {}, reader, writer)
         task = loop.create_task(connection.run())
         self._tasks.add(task)
         task.add_done_callback(partial(self._disconnected, connection))

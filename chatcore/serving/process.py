@@ -49,22 +49,30 @@ class Died(ChatcoreError):
 
 
 class WorkerProcess:
-    """A worker, from its start to its end. `ended` is set when it is gone."""
+    """A worker, from its start to its end. `ended` is set when it is gone, or could not be started."""
 
     def __init__(self, loaded: Loaded, slot: int, listening: socket.socket, *, quiet: bool) -> None:
         """Starts it. The arguments are those of `supervised.work`."""
-        loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
         self._slot = slot
         self._began = monotonic()
         self._silent = 0.0
         self._hung = False
-        self._said: asyncio.Future[Sequence[str] | ChatcoreError | None] = loop.create_future()
+        self._is_replaced = False
+        self._said: asyncio.Future[Sequence[str] | ChatcoreError | None] = asyncio.get_running_loop().create_future()
+        try:
+            self._start(loaded, listening, quiet=quiet)
+        except OSError as error:
+            hint = "the system may be out of memory, processes or open files"
+            self._said.set_result(Died(f"worker {slot} could not be started: {error.strerror}", hint=hint))
+            self.ended.set()
+
+    def _start(self, loaded: Loaded, listening: socket.socket, *, quiet: bool) -> None:
+        loop = asyncio.get_running_loop()
         self._line, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_work, args=(loaded, slot, listening, theirs, quiet))
-        with _terminal_held_back():
+        with theirs, _terminal_held_back():
+            self._process = _SPAWN.Process(target=_work, args=(loaded, self._slot, listening, theirs, quiet))
             self._process.start()
-        theirs.close()
         loop.add_reader(self._line.fileno(), self._hear)
         loop.add_reader(self._process.sentinel, self._bury)
 
@@ -113,13 +121,14 @@ class WorkerProcess:
         return said
 
     async def watch(self, patience: float) -> None:
-        """Waits until it has ended. If it gives no sign of life for so many seconds, it is made to."""
-        while not self.ended.is_set() and self._silent < patience:
+        """Waits until it has ended, or another has taken its place. If it gives no sign of life for so many seconds, it
+        is made to end."""
+        while not (self.ended.is_set() or self._is_replaced) and self._silent < patience:
             if not self._silent:
                 self._send(_ALIVE)
             self._silent += LOOK
             await self._end_within(LOOK)
-        if not self.ended.is_set():
+        if not (self.ended.is_set() or self._is_replaced):
             self._hung = True
             logger.error("worker %d has given no sign of life for %.0f s, and is ended", self._slot, self._silent)
             if self._process.pid:
@@ -148,7 +157,7 @@ class WorkerProcess:
             hint = "the log says which code held up the event loop; if there is no trace, somebody stopped the process"
             return Died(f"worker {self._slot} hung", hint=hint)
         code = self._process.exitcode or 0
-        fate = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        fate = f"was ended by {_name(-code)}" if code < 0 else f"ended with exit code {code}"
         match -code:
             case signal.SIGKILL:
                 hint = "the system may be out of memory, of which every worker needs its own; or somebody killed it"
@@ -160,6 +169,7 @@ class WorkerProcess:
 
     def replaced(self) -> None:
         """Tells it that another has taken its place."""
+        self._is_replaced = True
         self._send("replaced")
 
     def _send(self, what: str) -> None:
@@ -173,6 +183,11 @@ class WorkerProcess:
     def kill(self) -> None:
         """Ends it at once."""
         self._process.kill()
+
+
+def _name(number: int) -> str:
+    """That of a signal; those for real-time programs have none."""
+    return signal.Signals(number).name if number in {*signal.Signals} else f"signal {number}"
 
 
 @contextmanager

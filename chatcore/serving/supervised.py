@@ -77,9 +77,9 @@ async def _serve_until_told(app: Quart, config: Config, listening: socket, line:
 
 
 async def _answered(state: State) -> None:
-    """Waits until there is no answer under way, nor one asked for by a client that came in before."""
+    """Waits until nothing is under way that counts as an answer, nor asked for by a client that came in before."""
     await asyncio.sleep(LINGER)
-    while state.runs.count:
+    while state.busy:
         await state.runs.idle()
         await asyncio.sleep(LINGER)
 

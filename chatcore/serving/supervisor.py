@@ -211,6 +211,8 @@ class _Supervisor:
             except ChatcoreError as error:
                 hint = f" ({error.hint})" if error.hint else ""
                 logger.error("the workers are not replaced: %s%s", error.message, hint)  # noqa: TRY400  it says it all
+            except Exception:  # the boundary: a server that works goes on, whatever is wrong with what was read anew
+                logger.exception("the workers are not replaced")
 
     def _changed(self) -> Loaded:
         """The configuration as it is now.

@@ -29,7 +29,7 @@ from chatcore.database import (
     Runs,
     tables,
 )
-from chatcore.database.postgres import Postgres
+from chatcore.database.postgres import Postgres, _Away
 from chatcore.errors import Conflict, DatabaseError, RequestError
 from chatcore.types import Message, Principal
 
@@ -564,6 +564,29 @@ async def test_server_that_is_away_for_a_moment(wire: Wire) -> None:
         wire.refusing = False
         assert sorted(await asyncio.gather(*asked)) == list(range(2, 12))
         assert await reading in range(1, 12)
+
+
+def test_server_that_is_back_for_another_thread(postgres_url: str) -> None:
+    """Whoever is just looking how long it has been away is told no more than that it was."""
+
+    class Returning(Postgres):
+        """As if the other thread came at once after the first look."""
+
+        looks = 0
+
+        @property
+        def _away(self) -> _Away | None:
+            self.looks += 1
+            now = time.monotonic()
+            return _Away(now, now, "it is away") if self.looks == 1 else None
+
+        @_away.setter
+        def _away(self, away: _Away | None) -> None:
+            pass
+
+    engine = Returning(postgres_url, "chat", durable=False)
+    with pytest.raises(psycopg.OperationalError, match="it is away"):
+        engine._connect()
 
 
 async def test_server_that_stays_away(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:

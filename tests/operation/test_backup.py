@@ -196,6 +196,7 @@ def test_an_existing_file_is_replaced_on_demand_only(database: Database, data: P
         ("chatcore.db", "no/where/b.zip", BackupError, "there is no directory"),
         ("none.db", "b.zip", DatabaseError, "there is no such file"),
         ("damaged.db", "b.zip", DatabaseError, "damaged"),
+        ("chatcore.db", "b" * 300, BackupError, "File name too long"),
     ],
 )
 def test_what_cannot_be_backed_up(

@@ -264,6 +264,13 @@ def test_a_running_server_is_not_disturbed(tmp_path: Path, backup: Path) -> None
     put_back(backup, place, replace=True)
 
 
+def test_a_place_that_cannot_be_looked_at(tmp_path: Path, backup: Path) -> None:
+    """What is in the way is told, without a traceback: here a name that no directory can have."""
+    result = CliRunner().invoke(command, ["--data", str(tmp_path / ("d" * 300)), "restore", str(backup)])
+    assert isinstance(result.exception, BackupError)
+    assert "File name too long" in result.exception.message
+
+
 def test_a_bad_backup_changes_nothing(tmp_path: Path, backup: Path) -> None:
     """It is verified first; and what is damaged in between is noticed while it is unpacked."""
     place = place_in(tmp_path / "data")

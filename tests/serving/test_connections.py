@@ -96,6 +96,27 @@ async def test_a_request_that_takes_too_long_is_cut_off(
     writer.close()
 
 
+@pytest.mark.parametrize("said", ["nothing", "half", "asked", "answered"])
+async def test_a_client_that_has_gone_holds_no_connection(place: Place, said: str) -> None:
+    """Long before it would have been idle for too long, whatever it had said."""
+    reader, writer = await place.connect()
+    match said:
+        case "half":
+            writer.write(REQUEST[:20])
+        case "asked" | "answered":
+            writer.write(REQUEST)
+            await place.asked.wait()
+    if said == "answered":
+        place.may_answer.set()
+        await reader.readuntil(b"answered")
+    async with asyncio.timeout(2):
+        while not place.connections._tasks:
+            await asyncio.sleep(0.001)
+        writer.close()
+        while place.connections._tasks:
+            await asyncio.sleep(0.001)
+
+
 async def test_a_certificate_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     """As a mistake in the configuration, with what to do."""
     file = tmp_path / "x.pem"

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -36,6 +37,7 @@ import attrs
 from quart import Blueprint
 
 from chatcore import Lifespan, Plugin, hookimpl, option, public
+from chatcore.requests import admitted
 from chatcore.state import current
 
 
@@ -66,6 +68,13 @@ class Trouble(Plugin[Settings]):
         async def hang():
             while True:
                 pass
+
+        @routes.get("/call")
+        @public
+        async def call():
+            with admitted():
+                await asyncio.sleep(6)
+            return {}
 
         yield routes
 
@@ -356,6 +365,18 @@ async def test_workers_are_replaced_at_sighup_and_nobody_is_refused(
 
 
 @pytest.mark.slow
+async def test_what_counts_as_an_answer_is_ended_by_a_worker_that_was_replaced(start_workers: StartWorkers) -> None:
+    """Such as a call through MCP, however long it takes within the time that answers have."""
+    server = await start_workers()
+    async with client(server) as asking:
+        calls = [asyncio.create_task(asking.get("/call")) for _ in range(10)]
+        server.process.send_signal(signal.SIGHUP)
+        await until_told(server, "replaced by another: 0 answers under way")
+        assert {(await call).status_code for call in calls} == {200}
+        await until_told(server, "all workers were replaced")
+
+
+@pytest.mark.slow
 async def test_an_answer_that_outlasts_its_worker_can_be_read_to_its_end(
     start_workers: StartWorkers, tmp_path: Path
 ) -> None:
@@ -394,6 +415,9 @@ async def test_a_configuration_that_does_not_work_replaces_nobody(start_workers:
         (tmp_path / "chatcore.toml").write_text(text)
         server.process.send_signal(signal.SIGHUP)
         await until_told(server, f"the workers are not replaced: {reason}")
+    (tmp_path / "chatcore.toml").write_text("a = " + "[" * 3000)  # which nobody has foreseen
+    server.process.send_signal(signal.SIGHUP)
+    await until_told(server, "RecursionError: ")
     (tmp_path / "chatcore.toml").unlink()
     assert processes(server) == before
     async with client(server) as asking:
@@ -401,6 +425,49 @@ async def test_a_configuration_that_does_not_work_replaces_nobody(start_workers:
 
 
 # --- workers in trouble -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_a_worker_that_has_just_replaced_another_is_looked_after(
+    start_workers: StartWorkers, tmp_path: Path
+) -> None:
+    """If it dies it is followed by another, also while the one before it still ends its answers."""
+    server = await start_workers()
+    answer = Answer()
+    async with client(server) as asking:
+        reading = asyncio.create_task(answer.read(asking, question(1000, 0.1)))
+        await answer.begun.wait()
+        number = worker_of(answer, tmp_path)
+        server.process.send_signal(signal.SIGHUP)
+        await until_told(server, "replaced by another: 1 answers under way")
+        os.kill(processes(server)[number], signal.SIGKILL)
+        await until_told(server, f"worker {number} is ready", 3)
+        assert not reading.done()
+        await server.end()
+        await reading
+    assert told(server.log, f"worker {number} was ended by SIGKILL; another starts in 0.1 s") == 1
+
+
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@pytest.mark.slow
+async def test_a_server_outlives_a_system_that_starts_no_process(start_workers: StartWorkers) -> None:
+    """The other worker serves meanwhile; the dead one is followed by another when that is possible again."""
+    server = await start_workers()
+    pid = server.process.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_files(pid), limits[1]))
+    os.kill(processes(server)[2], signal.SIGRTMIN + 1)
+    await until_told(server, "worker 2 could not be started: Too many open files; another starts in")
+    assert told(server.log, f"worker 2 was ended by signal {signal.SIGRTMIN + 1}") == 1
+    connection = await connect(server)
+    assert (await ask(*connection))["worker"] == 1
+    connection[1].close()
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    await until_told(server, "worker 2 is ready", 2)
+    assert await server.end() == 0
 
 
 @pytest.mark.slow
