@@ -42,6 +42,7 @@ STORE = 30.0
 
 T = TypeVar("T")
 
+_ID = re.compile(r"[0-9a-f]{32}")
 _NOT_KEPT = "An image of this answer could not be stored as a file."
 
 
@@ -166,24 +167,32 @@ class Attachments:
         fresh = await self._parts(principal, [stored.message for stored in messages], self._linked)
         if not fresh:
             return messages
-        return [attrs.evolve(stored, message=_with_images(stored.message, fresh, keep=True)) for stored in messages]
+        return [attrs.evolve(stored, message=_with_links(stored.message, fresh)) for stored in messages]
 
-    async def sent(self, principal: Principal, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Messages for a model: with the images themselves in place of the links, which lead to this server. An image
-        that is gone is left out."""
-        whole = await self._parts(principal, messages, self._whole)
-        return tuple(_with_images(message, whole, keep=False) for message in messages)
+    async def sent(
+        self, principal: Principal, conversation_id: str, messages: Sequence[Message]
+    ) -> tuple[Message, ...]:
+        """Messages for a model: with the images of the conversation in place of the links, which lead to this server.
+        One that is gone is left out of an answer."""
+        whole = await self._parts(principal, messages, self._whole, conversation_id)
+        given: set[str] = set()
+        latest_first = [_with_images(m, whole, given) if _files(m) else m for m in reversed(messages)]
+        return tuple(reversed(latest_first))
 
     async def _parts(
         self,
         principal: Principal,
         messages: Sequence[Message],
         make: Callable[[AttachmentRecord], Awaitable[JsonObject]],
+        conversation_id: str | None = None,
     ) -> Mapping[str, JsonObject]:
-        """What is made of each attachment of some messages, by its id; without those that are gone."""
-        ids = {key for message in messages for part in message.images if (key := _id_of(part))}
+        """What is made of each attachment of some messages, by its id; without those that are gone, or of another
+        conversation."""
+        ids = {key for message in messages for part in _files(message) if (key := attachment_id(part))}
         parts = {}
         for key, record in (await self.table.find(principal, ids)).items() if ids else ():
+            if conversation_id not in (None, record.conversation_id):
+                continue
             try:
                 parts[key] = await _in_time(make(record))
             except Exception as error:  # noqa: BLE001  a plugin's blob store: people and models can go on without it
@@ -242,20 +251,48 @@ async def _in_time(work: Awaitable[T]) -> T:
         return await work
 
 
-def _id_of(part: JsonObject) -> str:
+def attachment_id(part: JsonObject) -> str:
     """The id of the attachment that a content part stands for; empty if it stands for none."""
     match part:
-        case {"metadata": {"attachment_id": str(key)}}:
+        case {"metadata": {"attachment_id": str(key)}} if _ID.fullmatch(key):
             return key
     return ""
 
 
-def _with_images(message: Message, others: Mapping[str, JsonObject], *, keep: bool) -> Message:
-    """The message with other parts for its attachments. Those for which there are none stay, or are left out."""
-    if not message.images:
-        return message
-    images = (others.get(key, part) for part in message.images if not (key := _id_of(part)) or keep or key in others)
-    return attrs.evolve(message, images=tuple(images))
+def _files(message: Message) -> Sequence[JsonObject]:
+    """The parts of a message that may be attachments: images of an answer, or what a user shows to the model again."""
+    return (*message.content, *message.images) if isinstance(message.content, tuple) else message.images
+
+
+def _with_links(message: Message, fresh: Mapping[str, JsonObject]) -> Message:
+    def linked(parts: Sequence[JsonObject]) -> tuple[JsonObject, ...]:
+        return tuple(fresh.get(attachment_id(part), part) for part in parts)
+
+    content = linked(message.content) if isinstance(message.content, tuple) else message.content
+    return attrs.evolve(message, content=content, images=linked(message.images))
+
+
+def _with_images(message: Message, whole: Mapping[str, JsonObject], given: set[str]) -> Message:
+    """The message with its images. What a user shows again and again is only given once: its bytes were counted once.
+    `given` is what comes later than this message, and has what it gives then."""
+    images = tuple(whole.get(key, part) for part in message.images if not (key := attachment_id(part)) or key in whole)
+    content = message.content
+    if isinstance(content, tuple):
+        content = tuple(reversed([_given(part, whole, given) for part in reversed(content)]))
+    return attrs.evolve(message, content=content, images=images)
+
+
+def _given(part: JsonObject, whole: Mapping[str, JsonObject], given: set[str]) -> JsonObject:
+    """What a model is given of a part of a content. One may have an image in it, whatever else it says that it is."""
+    if not (key := attachment_id(part)):
+        return part
+    if key in whole and key not in given:
+        given.add(key)
+        return whole[key]
+    source = pictures.source_of(part)
+    if source is None or pictures.is_url(source):
+        return {"type": "text", "text": "[image]"}
+    return {name: value for name, value in part.items() if name != "metadata"}
 
 
 def _replaced(chunk: bytes, part: JsonObject, other: JsonObject) -> bytes:

@@ -190,6 +190,14 @@ class StoredReader:
         self._position = row.last
         return first, eventlog.unpack(row.data)[first - row.first :]
 
+    def replay(self, last: int, events: Sequence[Event]) -> None:
+        """Has it read these events in place of the log of a run that has ended. The last of them has the number
+        `last`."""
+        first = max(1, last - len(events) + 1)
+        self._position = max(self._position, first - 1)
+        self._rows.append(LogRow(self.run_id, first, last, eventlog.pack(events)))
+        self._behind = False
+
     def told(self, rows: Iterable[LogRow], *, ended: bool) -> None:
         """Takes what the tail has found of the run. `ended`: the log is complete now."""
         self._rows.extend(rows)

@@ -9,10 +9,11 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 from chatcore import logs
 from chatcore.approvals import Approvals
@@ -26,6 +27,7 @@ from chatcore.plugins import Plugins
 from chatcore.protocols import Provider
 from chatcore.readers import LiveReader, Reader, StoredReader, Tail
 from chatcore.recovery import close_abandoned, keep_unfinished
+from chatcore.replay import replayed
 from chatcore.run import Run
 from chatcore.runcounts import RunCounts
 from chatcore.runlog import LogWriter
@@ -48,8 +50,8 @@ from chatcore.worker import Presence
 
 logger = logging.getLogger(__name__)
 
-PRUNE_INTERVAL = 3600.0
-"""Seconds between two looks for logs that are old enough to be dropped."""
+TIDY_INTERVAL = 3600.0
+"""Seconds between two looks for what can be dropped: logs that are old enough, files of deleted conversations."""
 LEASE = 15.0
 """Seconds for which a worker may be silent before its runs are taken for dead."""
 SIGNAL_INTERVAL = 0.1
@@ -86,6 +88,7 @@ class Runs:
         self._heeding: asyncio.Task[None] | None = None
         self._live: dict[str, Run] = {}
         self._unclosed: dict[str, Run] = {}
+        self._preparing: dict[str, asyncio.Task[Any] | None] = {}
         self._by_conversation: defaultdict[tuple[str, str], set[Run]] = defaultdict(set)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -123,8 +126,7 @@ class Runs:
         task = asyncio.create_task(self._generate(run, answer), name=f"run {run.turn.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if self._heeding is None:
-            self._heeding = asyncio.create_task(self._heed_signals(), name="signals of other workers")
+        self._listen()
 
     async def reader(self, principal: Principal, run_id: str, after: int = 0) -> Reader:
         """A place in a run's log, after event number `after`. Close it.
@@ -138,7 +140,14 @@ class Runs:
         return await self._read_stored(principal, run_id, after)
 
     async def _read_stored(self, principal: Principal, run_id: str, after: int) -> StoredReader:
-        return self._stored_reader(await self._table.get(principal, run_id), after)
+        record = await self._table.get(principal, run_id)
+        reader = self._stored_reader(record, after)
+        unread = record.state in FINAL_STATES and after < record.last_seq
+        if unread and not await self._table.log(principal, run_id, after, most=1):
+            of_run = await self._conversations.tree(principal, record.conversation_id, run_id)
+            shown = await self._attachments.shown(principal, of_run)
+            reader.replay(record.last_seq, replayed(record, shown, whole=after == 0))
+        return reader
 
     def _stored_reader(self, record: RunRecord, after: int, *, counts: bool = True) -> StoredReader:
         if record.reason == SERVER_STOPPED and after >= record.last_seq > 0:
@@ -153,19 +162,28 @@ class Runs:
         Raises:
             NotFound: there is no such run, or it is somebody else's.
         """
+        run = self._live.get(run_id)
+        if run is not None and run.turn.principal.id == principal.id:
+            run.stop.request("user")  # at once: who is asked next, the database, may take its time
         record = await self.get(principal, run_id)
         run = self._live.get(run_id)
         if run is not None:
             run.stop.request("user")
             await run.over.wait()
+        elif task := self._preparing.get(run_id):
+            task.cancel()
+            await asyncio.wait([task])
         elif record.state not in FINAL_STATES:
             await self._tell_workers([record], "stop", STOP_PATIENCE)
         return await self._table.get(principal, run_id)
 
-    async def stop_conversation(self, principal: Principal, conversation_id: str) -> None:
-        """Stops the runs of a conversation, and waits until they are over."""
+    async def stop_conversation(
+        self, principal: Principal, conversation_id: str, only: Container[str] | None = None
+    ) -> None:
+        """Stops the runs of a conversation, or `only` those, and waits until they are over."""
         for record in await self._table.running(principal, conversation_id):
-            await self.stop(principal, record.id)
+            if only is None or record.id in only:
+                await self.stop(principal, record.id)
 
     async def make_room(self, principal: Principal, conversation_id: str) -> None:
         """Stops the runs of a conversation in this worker that nobody reads any more, if that is what leaving them
@@ -204,9 +222,20 @@ class Runs:
             for reader in readers:
                 reader.close()
 
-    async def abandon(self, turn: Turn, error: ChatcoreError) -> None:
-        """Closes the row of a turn that was refused before its run began."""
-        await self._table.finish(turn.id, "failed", error.code, 0)
+    @contextmanager
+    def preparing(self, run_id: str) -> Iterator[None]:
+        """Around what the current task does for a run that is stored and does not live yet. Who stops the run cancels
+        the task."""
+        self._preparing[run_id] = asyncio.current_task()
+        self._listen()
+        try:
+            yield
+        finally:
+            del self._preparing[run_id]
+
+    async def abandon(self, turn: Turn, reason: str) -> None:
+        """Closes the row of a turn whose run does not begin."""
+        await self._table.finish(turn.id, "stopped", reason, 0)
 
     async def get(self, principal: Principal, run_id: str) -> RunRecord:
         """What is known of a run; of one that has said its last word, how it ended. Raises NotFound."""
@@ -229,6 +258,10 @@ class Runs:
 
     async def close(self) -> None:
         """Ends all runs of this worker, with their text stored, and waits for their hooks. Its jobs are free then."""
+        if preparing := [task for task in self._preparing.values() if task]:
+            for task in preparing:
+                task.cancel()
+            await asyncio.wait(preparing)
         for run in self._live.values():
             run.stop.request(SERVER_STOPPED)
         if self._tasks:
@@ -244,21 +277,25 @@ class Runs:
 
     async def keep(self, presence: Presence, *, retention: float) -> None:
         """Renews the leases of this worker's runs and, in one worker at a time, closes those of dead workers and drops
-        old logs, until cancelled.
+        old logs and the files of deleted conversations, until cancelled.
 
         `retention` is for how many seconds after its end the log of a run is kept.
         """
-        prune_at = 0.0
-        while True:
-            await asyncio.sleep(LEASE / 3)
-            try:
-                await self._table.renew(self.worker, [*self._live, *self._unclosed], lease())
-                await self._close_late(self._unclosed.values())
-                if await self.clean_up(presence) and time.monotonic() >= prune_at:
-                    prune_at = time.monotonic() + PRUNE_INTERVAL
-                    await self._table.prune(lease(-retention))
-            except (ChatcoreError, OSError) as error:  # the latter of the files that show who is alive
-                logger.error("the upkeep of runs failed: %s", error)  # noqa: TRY400  the error says it all
+        tidy_at = 0.0
+        async with asyncio.TaskGroup() as aside:
+            while True:
+                ahead = _clock_ahead()
+                await asyncio.sleep(LEASE / 3)
+                was_set = _clock_ahead() - ahead > LEASE / 3  # or the machine slept: others have still to renew theirs
+                try:
+                    await self._table.renew(self.worker, [*self._live, *self._preparing, *self._unclosed], lease())
+                    await self._close_late(self._unclosed.values())
+                    if not was_set and await self.clean_up(presence) and time.monotonic() >= tidy_at:
+                        tidy_at = time.monotonic() + TIDY_INTERVAL
+                        await self._table.prune(lease(-retention))
+                        aside.create_task(self._attachments.sweep())  # which may wait long for the blob store
+                except (ChatcoreError, OSError) as error:  # the latter of the files that show who is alive
+                    logger.error("the upkeep of runs failed: %s", error)  # noqa: TRY400  the error says it all
 
     async def clean_up(self, presence: Presence) -> bool:
         """Closes the runs whose lease has run out, unless that is another worker's job now, and in any case those of
@@ -273,7 +310,7 @@ class Runs:
     async def recover(self, dead_workers: Sequence[str] = ()) -> int:
         """Closes the runs whose lease has run out, or whose worker is known to be dead. Gives their number."""
         records = await self._table.claim_expired(self.worker, datetime.now(UTC), lease(), dead_workers)
-        for record in (record for record in records if record.id not in self._live):
+        for record in (record for record in records if record.id not in self._live | self._preparing):
             if record.state != "waiting" or not await self._go_on(record):
                 await close_abandoned(self._database, record)
         if records:
@@ -292,11 +329,15 @@ class Runs:
         self._launch(run, partial(go_on, waiting, run, self._database, self._attachments, self._plugins))
         return True
 
+    def _listen(self) -> None:
+        if self._heeding is None:
+            self._heeding = asyncio.create_task(self._heed_signals(), name="signals of other workers")
+
     async def _heed_signals(self) -> None:
         """While there are runs, does what other workers ask of them. Whoever writes the log sees signals in passing."""
         seen = self._log.signalled
         try:
-            while self._live or self._unclosed:
+            while self._live or self._preparing or self._unclosed:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SIGNAL_INTERVAL):
                         await seen.wait()
@@ -307,6 +348,8 @@ class Runs:
                     for run_id, signal, until in await self._table.signals(self.worker):
                         if run_id in self._live:
                             _heed(self._live[run_id], signal, until)
+                        elif signal == "stop" and (task := self._preparing.get(run_id)):
+                            task.cancel()
                         elif run_id in self._unclosed:
                             await self._close_late([self._unclosed[run_id]])
                 except ChatcoreError as error:
@@ -451,8 +494,8 @@ def _heed(run: Run, signal: Signal, until: datetime) -> None:
 
 
 async def _ended(reader: Reader) -> None:
-    """Waits until a run has ended."""
-    with suppress(StopAsyncIteration):
+    """Waits until a run has ended, or is gone."""
+    with suppress(StopAsyncIteration, NotFound):
         while True:
             await reader.next()
 
@@ -465,6 +508,11 @@ def _told(run: Run, error: Exception) -> Failed:
         return told
     logger.exception("run %s failed", run.turn.id)
     return Failed("The answer failed for a reason that is in the server's log.")
+
+
+def _clock_ahead() -> float:
+    """By how many seconds the clock by which leases end is ahead of the one that nobody sets."""
+    return time.time() - time.monotonic()
 
 
 def lease(seconds: float = LEASE) -> datetime:

@@ -7,6 +7,7 @@ known.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 
@@ -47,6 +48,13 @@ EVENT = 128
 """Bytes that an event counts beside what it says: it takes more than that in memory."""
 LONGEST_BREATH = 100
 """Events after which a turn lets others have theirs, however much of its answer has come already."""
+
+_REFUSED_TOOLS = {
+    404: re.compile("tool", re.IGNORECASE),
+    400: re.compile("not support tools|tool choice requires", re.IGNORECASE),
+}
+"""How servers say that a model has no tools, for which there is no code. OpenRouter: "No endpoints found that support
+tool use". Ollama: "… does not support tools". vLLM: '"auto" tool choice requires --enable-auto-tool-choice …'."""
 
 
 @attrs.frozen
@@ -118,7 +126,7 @@ async def run_turn(
         if stored:
             tell([MessageStored(stored[0])])
         if ending is not None:
-            _end(work, ending)
+            await _end(work, ending)
         else:
             await _run_tools(work, stored)
 
@@ -147,7 +155,7 @@ async def _begin(work: _Work, resumed: Resumed | None) -> None:
     if work.turn.notices:
         work.tell(work.turn.notices)
     if work.turn.stopped_for is not None:
-        _end(work, _Ending("stopped", work.turn.stopped_for))
+        await _end(work, _Ending("stopped", work.turn.stopped_for))
 
 
 async def _ask(work: _Work, answer: Answer) -> None:
@@ -179,7 +187,7 @@ async def _run_tools(work: _Work, stored: Sequence[StoredMessage], *, begun: boo
     if calls.left_waiting:
         work.over = True
     elif ending := _ending_after_tools(work):
-        _end(work, ending)
+        await _end(work, ending)
 
 
 def _paused(work: _Work, stored: Sequence[StoredMessage]) -> JsonObject:
@@ -188,9 +196,15 @@ def _paused(work: _Work, stored: Sequence[StoredMessage]) -> JsonObject:
     return paused
 
 
-def _end(work: _Work, ending: _Ending) -> None:
+async def _end(work: _Work, ending: _Ending) -> None:
+    if work.last_id is None and not (begun := await work.run.begun).stored:
+        # Of an answer that was to be made anew nothing came: the earlier one is the conversation's again.
+        await work.conversations.take_back(work.turn.principal, begun)
     work.over = True
-    work.tell([*([ending.event] if ending.event else []), RunEnded(ending.state, ending.reason)])
+    events = [ending.event] if ending.event else []
+    if isinstance(ending.event, Notice):
+        events.append(await _store_pause(work, ending.event))
+    work.tell([*events, RunEnded(ending.state, ending.reason)])
 
 
 async def _stream(work: _Work, answer: Answer) -> None:
@@ -230,7 +244,7 @@ async def _request(work: _Work) -> ModelRequest:
     without = () if work.tools else ("tool_choice", "parallel_tool_calls")
     return ModelRequest(
         model=work.turn.model,
-        messages=await work.attachments.sent(work.turn.principal, work.history),
+        messages=await work.attachments.sent(work.turn.principal, work.turn.conversation_id, work.history),
         tools=tuple(tool for tool in work.tools if tool.name not in work.turn.hidden),
         parameters={key: value for key, value in work.turn.parameters.items() if key not in without},
         conversation_id=work.turn.conversation_id,
@@ -243,8 +257,8 @@ def _may_go_without(turn: Turn) -> bool:
 
 
 def _refuses_tools(error: ProviderError) -> bool:
-    # OpenRouter answers 404 "No endpoints found that support tool use"; there is no code for it.
-    return isinstance(error, ProviderRefused) and error.upstream_status == 404 and "tool" in error.message.lower()
+    words = _REFUSED_TOOLS.get(error.upstream_status or 0)
+    return isinstance(error, ProviderRefused) and words is not None and bool(words.search(error.message))
 
 
 def _ending(work: _Work, answer: Answer) -> _Ending | None:
@@ -323,9 +337,27 @@ async def _store_answer(work: _Work, answer: Answer, ending: _Ending | None) -> 
     )
     said = await work.attachments.out_of_text(work.turn.principal, work.turn.conversation_id, messages[0].message)
     messages[0] = attrs.evolve(messages[0], message=said)
+    stored = await _store(work, messages)
+    work.history.append(messages[0].message)
+    return stored
+
+
+async def _store_pause(work: _Work, notice: Notice) -> MessageStored:
+    """Stores what the user is told of a pause as the turn's last words: who comes later is to see it, too."""
+    origin = origin_of(work.turn)
+    pause = NewMessage(
+        message=Message(role="assistant", content=notice.message),
+        run_id=origin.run_id,
+        client_message_id=origin.client_message_id,
+        parent_client_message_id=origin.parent_client_message_id,
+        metadata={"pause": {"kind": notice.kind, **notice.data}},
+    )
+    return MessageStored((await _store(work, [pause]))[0])
+
+
+async def _store(work: _Work, messages: Sequence[NewMessage]) -> tuple[StoredMessage, ...]:
     parent_id = work.last_id or (await work.run.begun).path[-1].id
     stored = await work.conversations.add_answer(work.turn.principal, work.turn.conversation_id, parent_id, messages)
-    work.history.append(messages[0].message)
     work.last_id = stored[-1].id
     return stored
 

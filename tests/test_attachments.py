@@ -211,6 +211,37 @@ async def test_an_image_that_is_gone_is_left_out(make_chat: MakeChat, tmp_path: 
     assert (await chat.client.get(f"/api/uploads/{record.id}/content")).status_code == 404
 
 
+async def test_an_image_that_the_user_shows_again_is_given_to_the_model(make_chat: MakeChat) -> None:
+    """Clients send the part that they were given, to have the image changed. In the history its link is a fresh one.
+    However often it is shown it is given once, where it was shown last. A file that is gone, or of another
+    conversation, is not given; an image that is in the part itself is."""
+    drawing = read(chunk(images=[PART]), chunk(content="Look."))
+    provider = ScriptedProvider([drawing], [drawing])
+    chat = await make_chat(provider=provider)
+    reply = await chat.say("draw")
+    [part], [other] = parts_of(reply), parts_of(await chat.say("draw"))
+    said, image, left_out = (
+        {"type": "text", "text": "more red"},
+        {"type": "image_url", "image_url": {"url": URI}},
+        {"type": "text", "text": "[image]"},
+    )
+    gone = {"type": "image_url", "image_url": {"url": "/x"}, "metadata": {"attachment_id": "a" * 32}}
+    own = {**image, "metadata": {"attachment_id": "b" * 32}}
+    odd = {**image, "metadata": {"attachment_id": "\0"}}
+    shown = [part, said, part, gone, other, own, odd]
+    await chat.say(shown, session_id=reply.session_id)
+    request = provider.requests[-1].messages
+    assert request[-1].content == (left_out, said, image, left_out, left_out, image, image)
+    assert request[-2].images == (image,)
+    await chat.say([part], session_id=reply.session_id)
+    request = provider.requests[-1].messages
+    assert [request[-1].content, request[-3].content[2]] == [(image,), left_out]
+    path = f"/api/chat/session/{reply.session_id}/messages"
+    content = (await chat.client.get(path)).json()["messages"][2]["content"]
+    assert (await fetched(chat, content[0]["image_url"]["url"])).content == PNG
+    assert (content[1], content[3], content[5:]) == (said, gone, [own, odd])
+
+
 async def test_a_part_that_a_model_made_up_is_nobodys_file(make_chat: MakeChat) -> None:
     """It may look like an attachment of somebody else; there is no link to that."""
     forged = {
@@ -327,7 +358,7 @@ async def test_a_conversation_is_deleted_with_its_files(make_chat: MakeChat, tmp
 async def test_a_file_that_cannot_be_deleted_is_deleted_later(
     make_chat: MakeChat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The conversation goes at once; the file with the next sweep, which a server also begins with."""
+    """The conversation goes at once; the file with the next sweep, which servers do now and then."""
     chat = await make_chat(provider=ScriptedProvider([read(chunk(images=[PART]))]))
     [part] = parts_of(reply := await chat.say("draw"))
     kept = chat.app.extensions["chatcore"].attachments

@@ -302,6 +302,18 @@ async def test_one_worker_at_a_time_cleans_up(here: Runs, there: Runs, tmp_path:
     presence.leave()
 
 
+async def test_a_run_that_is_deleted_is_in_nobodys_way(here: Runs, there: Runs) -> None:
+    """Who waits for its end goes on."""
+    run = await start(here, asyncio.Event())
+    making_room = asyncio.create_task(there.make_room_elsewhere(ANN, "crun"))
+    while not there._tail._readers:
+        await asyncio.sleep(0.001)
+    await here._conversations.delete(ANN, "crun", even_saved=True)
+    await making_room
+    run.stop.request("user")
+    await run.over.wait()
+
+
 async def test_signals_of_the_past_are_swept(here: Runs) -> None:
     """What a worker did not live to read goes with the logs."""
     table = here._table

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -40,6 +40,7 @@ from chatcore.types import (
     Turn,
 )
 from chatcore.wire import unstructure
+from chatcore.worker import Presence
 
 ANN = Principal("ann")
 
@@ -148,15 +149,18 @@ async def test_a_reader_gets_exactly_the_rest(bench: Bench) -> None:
 async def test_an_answer_that_never_waits_can_be_stopped(bench: Bench) -> None:
     """Others have their turn only where the run lets them; a stop that comes there ends it like any other."""
 
+    flows = asyncio.Event()
+
     class Flood(ScriptedProvider):
         async def stream(self, request: ModelRequest) -> AsyncIterator[Sequence[ModelEvent]]:
             while True:
                 yield text(*"x" * 101)
+                flows.set()
 
     turn, begun = await bench.begin()
     bench.runs.start(turn, Flood(), lambda: ready(begun))
     async with asyncio.timeout(10):
-        await (await bench.runs.reader(ANN, turn.id)).next()
+        await flows.wait()
         record = await bench.runs.stop(ANN, turn.id)
     assert (record.state, record.reason) == ("stopped", "user")
 
@@ -251,6 +255,35 @@ async def test_abandoned_runs_are_closed_with_their_text(bench: Bench) -> None:
     path = await Conversations(bench.database).path(ANN, turn.conversation_id)
     assert [(m.message.text, m.state) for m in path] == [("hi", "complete"), ("Once upon", "partial")]
     assert path[1].parent_id == begun.path[-1].id
+
+
+async def test_a_clock_that_is_set_takes_no_run_from_a_worker_that_lives(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All leases have run out by it, as after the machine has slept: nobody's runs are closed until each worker had the
+    time to renew its own."""
+    done: list[str] = []
+    enough = asyncio.Event()
+
+    async def renew(*_: object) -> frozenset[str]:
+        done.append("renew")
+        return frozenset()
+
+    async def clean_up(*_: object) -> bool:
+        done.append("clean up")
+        enough.set()
+        return False
+
+    monkeypatch.setattr("chatcore.runs.LEASE", 0.1)
+    monkeypatch.setattr(RunTable, "renew", renew)
+    monkeypatch.setattr(Runs, "clean_up", clean_up)
+    keeping = asyncio.create_task(bench.runs.keep(cast(Presence, None), retention=1))
+    await asyncio.sleep(0)  # it has looked at the clock, and waits
+    told_by_system = time.time
+    monkeypatch.setattr("time.time", lambda: told_by_system() + 3600)
+    await enough.wait()
+    keeping.cancel()
+    assert done == ["renew", "renew", "clean up"]
 
 
 async def test_an_answer_that_was_stored_before_the_log_had_all_of_it_is_told_to_its_end(bench: Bench) -> None:

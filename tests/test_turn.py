@@ -247,6 +247,18 @@ async def test_a_tool_that_takes_too_long_is_ended(stage: Stage) -> None:
     assert of(ToolFinished, events)[0].result.text == "endless did not answer within 0.01 seconds."
 
 
+async def test_a_tool_that_gives_up_by_itself_has_not_taken_too_long(stage: Stage) -> None:
+    """What it waited for did not come in its own time; the limit was not reached."""
+
+    async def impatient() -> str:
+        """Gives up."""
+        raise TimeoutError("nobody answers at port 9")
+
+    stage.turn = attrs.evolve(stage.turn, tools={"impatient": Tool.of(impatient)})
+    events = await stage.play(ScriptedProvider([call("impatient")]))
+    assert of(ToolFinished, events)[0].result.text == "impatient failed: TimeoutError: nobody answers at port 9"
+
+
 async def test_a_long_output_is_cut(stage: Stage) -> None:
     """The model is given as much as the limit allows, and told that there was more."""
     stage.turn = attrs.evolve(stage.turn, limits=Limits(tool_output=9))
@@ -342,16 +354,31 @@ async def test_an_answer_without_a_word_is_stored_with_its_reason(stage: Stage, 
     assert ended(events) == ("completed", reason)
 
 
-async def test_a_model_that_refuses_tools_is_asked_once_more_without(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (404, "openrouter: No endpoints found that support tool use"),
+        (400, "ollama: registry.ollama.ai/library/gemma3:4b does not support tools"),
+        (400, 'vllm: "auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
+    ],
+)
+async def test_a_model_that_refuses_tools_is_asked_once_more_without(stage: Stage, status: int, said: str) -> None:
     """One notice, then an answer; the second request has neither tools nor tool parameters."""
     stage.turn = attrs.evolve(stage.turn, parameters={"parallel_tool_calls": True, "top_p": 1.0})
-    refusal = ProviderRefused("No endpoints found that support tool use", upstream_status=404)
-    provider = ScriptedProvider([refusal], [text("Without.")])
+    provider = ScriptedProvider([ProviderRefused(said, upstream_status=status)], [text("Without.")])
     events = await stage.play(provider)
     assert [notice.kind for notice in of(Notice, events)] == ["tools_unsupported"]
     assert [len(request.tools) for request in provider.requests] == [3, 0]
     assert provider.requests[1].parameters == {"top_p": 1.0}
     assert ended(events) == ("completed", "stop")
+
+
+async def test_another_refusal_is_not_taken_for_one_of_tools(stage: Stage) -> None:
+    """Whatever is wrong with a tool, or with the history, is told."""
+    refusal = ProviderRefused("Invalid 'tools[0].function.parameters'", upstream_status=400)
+    provider = ScriptedProvider([refusal])
+    assert ended(await stage.play(provider))[0] == "failed"
+    assert len(provider.requests) == 1
 
 
 async def test_a_model_that_refuses_tools_twice_ends_the_turn(stage: Stage) -> None:
@@ -380,8 +407,9 @@ async def test_the_hop_limit_pauses_with_a_valid_history(stage: Stage) -> None:
     [notice] = of(Notice, events)
     assert (notice.kind, notice.data) == ("hop_limit", {"hop_count": 2, "limit": 2})
     path = await stage.stored()
-    assert [stored.message.role for stored in path] == ["user", "assistant", "tool", "assistant", "tool"]
-    assert "not run" in path[-1].message.text
+    assert [stored.message.role for stored in path] == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
+    assert "not run" in path[-2].message.text
+    assert (path[-1].message.text, path[-1].run_id, path[-1].state) == (notice.message, "run1", "complete")
     assert ended(events) == ("incomplete", "hop_limit")
 
 
@@ -416,8 +444,9 @@ async def test_an_answer_without_end_is_ended(stage: Stage) -> None:
     [notice] = of(Notice, events)
     assert (notice.kind, notice.data) == ("answer_limit", {"limit": 10_000})
     assert ended(events) == ("incomplete", "answer_limit")
-    [_, answer] = await stage.stored()
+    [_, answer, pause] = await stage.stored()
     assert (answer.state, answer.message.text) == ("partial", "".join(event.text for event in of(TextDelta, events)))
+    assert pause.message.text == notice.message
     assert 9_000 <= len(answer.message.text) <= 10_000 + 1000 * LONGEST_BREATH
 
 
@@ -442,7 +471,8 @@ async def test_what_tools_say_counts(stage: Stage) -> None:
     assert 2 <= len(provider.requests) < 5
     assert ended(events) == ("incomplete", "answer_limit")
     path = await stage.stored()
-    assert [stored.message.role for stored in path] == ["user", *["assistant", "tool"] * len(provider.requests)]
+    hops = ["assistant", "tool"] * len(provider.requests)
+    assert [stored.message.role for stored in path] == ["user", *hops, "assistant"]
 
 
 async def test_tool_choice_none_offers_no_tools(stage: Stage) -> None:
@@ -503,8 +533,8 @@ async def test_a_model_that_asks_for_the_same_again_and_again_is_paused(stage: S
     [notice] = of(Notice, events)
     assert (notice.kind, notice.data) == ("repeated_call", {"tool": "lookup", "limit": 3})
     path = await stage.stored()
-    assert [stored.message.role for stored in path[1:]] == ["assistant", "tool"] * 3
-    assert "not run" in path[-1].message.text
+    assert [stored.message.role for stored in path[1:]] == [*["assistant", "tool"] * 3, "assistant"]
+    assert "not run" in path[-2].message.text
     assert ended(events) == ("incomplete", "repeated_call")
 
 

@@ -12,6 +12,7 @@ from chatcore.errors import NotFound
 from chatcore.types import Principal
 
 _AT_ONCE = 100
+_ASKED_AT_ONCE = 1000  # a statement has room for some ten thousand parameters
 
 
 @attrs.frozen(kw_only=True)
@@ -54,9 +55,12 @@ class Attachments:
     def find(self, principal: Principal, ids: Collection[str]) -> Mapping[str, AttachmentRecord]:
         """Those of the files that there are and that are the principal's, by id."""
         file, conversation = tables.Attachment, tables.Conversation
-        query = file.select(*_COLUMNS.values()).join(conversation)
-        wanted = query.where((conversation.owner == principal.id) & file.id.in_(list(ids)))
-        return {record.id: record for record in tables.records(AttachmentRecord, wanted)}
+        mine = file.select(*_COLUMNS.values()).join(conversation).where(conversation.owner == principal.id)
+        wanted, found = list(ids), []
+        for start in range(0, len(wanted), _ASKED_AT_ONCE):
+            some = mine.where(file.id.in_(wanted[start : start + _ASKED_AT_ONCE]))
+            found += tables.records(AttachmentRecord, some)
+        return {record.id: record for record in found}
 
     @reads
     def orphans(self) -> Sequence[tuple[str, str]]:

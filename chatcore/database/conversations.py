@@ -1,6 +1,6 @@
 """Conversations and their messages in the database."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -59,12 +59,13 @@ class ConversationRow:
 @attrs.frozen
 class Begun:
     """What a turn begins with. `created`: the conversation is new. `stored` are the new messages, `path` is the active
-    path, from its first message to the last of them."""
+    path, from its first message to the last of them. `left` is the end of the path that was the active one before."""
 
     conversation: Conversation
     created: bool
     stored: tuple[StoredMessage, ...]
     path: tuple[StoredMessage, ...]
+    left: int | None = None
 
 
 @attrs.frozen
@@ -106,6 +107,19 @@ class Conversations:
             admit(begun)
             small = begun
         return begun
+
+    @writes
+    def take_back(self, principal: Principal, begun: Begun) -> None:
+        """Deletes the messages that `begin` has stored of a turn to which there is no answer, with the conversation if
+        it was made for them, and makes the path the active one that was it before."""
+        key, conversation = _find(principal.id, begun.conversation.id)
+        if begun.created and not conversation.saved:
+            tables.Conversation.delete().where(tables.Conversation.key == key).execute()
+            return
+        nodes = rows.nodes(key)
+        gone = frozenset(message.id for message in begun.stored) & nodes.keys()
+        untouched = conversation.leaf == begun.conversation.leaf and begun.left in {None, *nodes}
+        _shrink(key, nodes, gone, begun.left if untouched else conversation.leaf)
 
     @writes
     def add_answer(
@@ -287,14 +301,17 @@ class Conversations:
         """
         key, conversation = _find(principal.id, conversation_id)
         nodes = rows.nodes(key)
-        chosen = [row_id for row_id, node in nodes.items() if node.client_id == ref]
-        chosen = chosen or [row_id for row_id in nodes if str(row_id) == ref]
-        if not chosen:
-            raise NotFound("Message not found")
-        gone = tree.deleted_with(nodes, chosen, runs.questions(key))
-        size = rows.remove(nodes, gone)
-        leaf = tree.surviving_ancestor(nodes, gone, conversation.leaf)
-        tables.execute('UPDATE conversation SET leaf = ?, size = size - ? WHERE "key" = ?', leaf, size, key)
+        _shrink(key, nodes, _chosen_to_go(nodes, ref, runs.questions(key)), conversation.leaf)
+
+    @reads
+    def runs_deleted_with(self, principal: Principal, conversation_id: str, ref: str) -> frozenset[str]:
+        """The runs that have no place any more when `delete_message` has deleted that."""
+        key, _ = _find(principal.id, conversation_id)
+        nodes, questions = rows.nodes(key), runs.questions(key)
+        gone = _chosen_to_go(nodes, ref, questions)
+        return frozenset(run for run, asked in questions.items() if asked in gone) | {
+            run for row_id in gone if (run := nodes[row_id].run_id)
+        }
 
 
 # --- one conversation -------------------------------------------------------------------------------------------------
@@ -342,6 +359,22 @@ def _grow(key: int, leaf: int | None, now: datetime, size: int) -> None:
     )
 
 
+def _chosen_to_go(nodes: tree.Nodes, ref: str, questions: Mapping[str, int | None]) -> frozenset[int]:
+    """What goes when the messages are deleted that a client calls `ref`. Raises NotFound."""
+    chosen = [row_id for row_id, node in nodes.items() if node.client_id == ref]
+    chosen = chosen or [row_id for row_id in nodes if str(row_id) == ref]
+    if not chosen:
+        raise NotFound("Message not found")
+    return tree.deleted_with(nodes, chosen, questions)
+
+
+def _shrink(key: int, nodes: tree.Nodes, gone: frozenset[int], leaf: int | None) -> None:
+    """Deletes messages. The active path ends at `leaf`, or at the nearest message above it that stays."""
+    size = rows.remove(nodes, gone)
+    end = tree.surviving_ancestor(nodes, gone, leaf)
+    tables.execute('UPDATE conversation SET leaf = ?, size = size - ? WHERE "key" = ?', end, size, key)
+
+
 def _change(owner: str, conversation_id: str, **columns: Any) -> Conversation:
     key, conversation = _find(owner, conversation_id)
     if columns:
@@ -378,7 +411,8 @@ def _begin(
     key, conversation = found or _create(owner, conversation_id, now, _auto_title(messages))
     if exclusive and found:
         runs.refuse_second(key, now)
-    parent = conversation.leaf if after is None else rows.place_under(key, after) if after else None
+    left = conversation.leaf
+    parent = left if after is None else rows.place_under(key, after) if after else None
     earlier = rows.path(key, conversation_id, parent) if parent else ()
     stored, size = rows.append(key, conversation_id, parent, _without_known_prompt(earlier, messages), now)
     path = earlier + stored
@@ -388,7 +422,7 @@ def _begin(
     conversation = attrs.evolve(conversation, leaf=leaf, updated_at=now, size=conversation.size + size)
     question = next((message.id for message in reversed(path) if message.message.role == "user"), None)
     runs.insert(owner, key, run, question)
-    return Begun(conversation, found is None, stored, path)
+    return Begun(conversation, found is None, stored, path, left)
 
 
 def _without_known_prompt(path: Sequence[StoredMessage], messages: Sequence[NewMessage]) -> Sequence[NewMessage]:

@@ -70,15 +70,19 @@ def pending(runners: Runners) -> str | None:
     return next(due, None)
 
 
-def run(database: peewee.Database, runners: Runners) -> Failed:
-    """Runs what is due, within a transaction. Of a plugin's history that fails, nothing remains."""
-    return dict(filter(None, (_run_one(database, name, runner) for name, runner in runners.items())))
+def run(database: peewee.Database, runners: Runners, check: Callable[[], None] = lambda: None) -> Failed:
+    """Runs what is due, within a transaction. Of a plugin's history that fails, nothing remains; `check` raises where
+    one has left what must not stay."""
+    return dict(filter(None, (_run_one(database, name, runner, check) for name, runner in runners.items())))
 
 
-def _run_one(database: peewee.Database, name: str, runner: "Runner") -> tuple[str, DatabaseError] | None:
+def _run_one(
+    database: peewee.Database, name: str, runner: "Runner", check: Callable[[], None]
+) -> tuple[str, DatabaseError] | None:
     try:
         with database.atomic():
             runner.up()
+            check()
     except Exception as error:
         if name == CORE:
             raise

@@ -146,13 +146,15 @@ class Sqlite(peewee.SqliteDatabase):
                 if due and self.application_id:
                     self._refuse_damaged()
                     self._back_up(due)
-                failed = histories.run(self, runners)
-                if broken := self.run("PRAGMA foreign_key_check").fetchone():
-                    raise DatabaseError(f"a migration left rows of {broken[0]} without the {broken[2]} they belong to")
+                failed = histories.run(self, runners, self._refuse_orphans)
                 self.application_id = APPLICATION_ID
         finally:
             self.foreign_keys = 1
         return failed
+
+    def _refuse_orphans(self) -> None:
+        if broken := self.run("PRAGMA foreign_key_check").fetchone():
+            raise DatabaseError(f"there are rows of {broken[0]} without the {broken[2]} they belong to")
 
     def _back_up(self, due: str) -> None:
         """Copies the database as it is before migration `due`. A later attempt replaces the copy."""

@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -12,7 +13,7 @@ import peewee
 from chatcore.database import tables
 from chatcore.database.handle import Database
 from chatcore.database.repository import reads, writes
-from chatcore.errors import Conflict, NotFound
+from chatcore.errors import Conflict, DatabaseError, NotFound
 
 _ID_LENGTH = 11
 _USE_NOTED_EVERY = timedelta(minutes=1)
@@ -60,13 +61,14 @@ class Tokens:
         return bool(_records(tables.Token.revoked_at.is_null()))
 
     async def find(self, token: str) -> TokenRecord | None:
-        """The record of a token that is good now, else None. Notes its use, to the minute."""
+        """The record of a token that is good now, else None. Notes its use, to the minute, if that can be written."""
         now = datetime.now(UTC)
         for record in await self.database.read(lambda: _records(tables.Token.hash == _digest(token))):
             if record.revoked_at or (record.expires_at and record.expires_at <= now):
                 return None
             if record.last_used_at is None or now - record.last_used_at > _USE_NOTED_EVERY:
-                await self.database.write(partial(_note, record.id, last_used_at=now))
+                with suppress(DatabaseError):  # a disk that is full keeps nobody out who may come in
+                    await self.database.write(partial(_note, record.id, last_used_at=now))
             return record
         return None
 

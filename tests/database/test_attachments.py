@@ -37,3 +37,13 @@ async def test_a_record_outlives_its_conversation(database: Database, ann: Princ
     assert sorted(await files.orphans()) == [("a", first.blob), ("b", second.blob)]
     await files.forget(["a"])
     assert await files.orphans() == [("b", second.blob)]
+
+
+@pytest.mark.slow
+async def test_any_number_of_files_can_be_looked_for(database: Database, ann: Principal) -> None:
+    """A message may name more than a statement has room for."""
+    files = Attachments(database)
+    await Conversations(database).save(ann, "c")
+    await files.add(ann, record("a"))
+    names = [*map(str, range(40_000)), "a", *map(str, range(40_000, 300_000))]
+    assert list(await files.find(ann, names)) == ["a"]

@@ -114,6 +114,53 @@ async def test_branch_of_nothing(begin: Any, user: User, conversations: Conversa
     assert len(await conversations.tree(ann, "c")) == 1
 
 
+async def test_taking_back(
+    begin: Any, user: User, answer: Answer, conversations: Conversations, ann: Principal, new_run: MakeRun
+) -> None:
+    """Of a turn that is taken back nothing is left, and the path is the one that it was: also where the turn began a
+    branch, or was to make an answer anew."""
+    first = await begin(user("One"))
+    answered = await conversations.add_answer(ann, "c", first.path[-1].id, answer("1"))
+    path, size = first.stored + answered, (await conversations.get(ann, "c")).size
+    for messages, after in (
+        ([user("Two", client_message_id=str(first.path[0].id))], None),
+        ([user("Other"), user("More")], 0),
+        ([], first.path[0].id),
+    ):
+        begun = await begin(*messages, after=after)
+        await conversations.take_back(ann, begun)
+        assert await conversations.path(ann, "c") == path
+        assert (await conversations.get(ann, "c")).size == size
+    assert await conversations.tree(ann, "c") == path
+
+
+async def test_taking_back_a_first_turn(begin: Any, user: User, conversations: Conversations, ann: Principal) -> None:
+    """The conversation goes, too, unless somebody has saved it meanwhile."""
+    await conversations.take_back(ann, await begin(user("One")))
+    with pytest.raises(NotFound):
+        await conversations.get(ann, "c")
+    begun = await begin(user("One"))
+    await conversations.save(ann, "c")
+    await conversations.take_back(ann, begun)
+    assert await conversations.path(ann, "c") == ()
+
+
+async def test_taking_back_what_has_changed_meanwhile(
+    begin: Any, user: User, answer: Answer, conversations: Conversations, ann: Principal
+) -> None:
+    """What others have deleted stays so, and a path that somebody has chosen."""
+    first = await begin(user("One"))
+    answered = await conversations.add_answer(ann, "c", first.path[-1].id, answer("1"))
+    begun = await begin(user("Two"))
+    await conversations.delete_message(ann, "c", str(answered[0].id))
+    await conversations.take_back(ann, begun)
+    assert await conversations.path(ann, "c") == first.path
+    begun = await begin(user("Three"), after=0)
+    await conversations.select_leaf(ann, "c", first.path[0].id)
+    await conversations.take_back(ann, begun)
+    assert await conversations.path(ann, "c") == first.path
+
+
 async def test_question_of_a_run(begin: Any, user: User, answer: Answer, runs: Runs, ann: Principal) -> None:
     """A run answers the last message of the user on its path, new or not."""
     first = await begin(user("One"), user("And"))

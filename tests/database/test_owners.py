@@ -15,6 +15,8 @@ from chatcore.database import (
     Approvals,
     AttachmentRecord,
     Attachments,
+    Begun,
+    Conversation,
     Conversations,
     Database,
     Documents,
@@ -37,11 +39,14 @@ FILE = AttachmentRecord(
     size=1,
     created_at=datetime.now(UTC),
 )
+_NOW = datetime.now(UTC)
+BEGUN = Begun(Conversation("c", None, "auto", False, None, None, None, _NOW, _NOW, 0), False, (), ())
 # What each method is called with, beside the principal: Ann's things. `None` instead of NotFound is an answer that
 # one's own empty shelf gives too.
 MISSING = "not found"
 CALLS: dict[tuple[type[Any], str], tuple[dict[str, Any], Any]] = {
     (Conversations, "begin"): ({"conversation_id": "c", "messages": [], "after": 1}, MISSING),
+    (Conversations, "take_back"): ({"begun": BEGUN}, MISSING),
     (Conversations, "add_answer"): ({"conversation_id": "c", "parent_id": 1, "messages": []}, MISSING),
     (Conversations, "finish_tool"): ({"message_id": 3, "content": "x", "is_error": False, "metadata": {}}, MISSING),
     (Conversations, "recover_answer"): (
@@ -58,6 +63,7 @@ CALLS: dict[tuple[type[Any], str], tuple[dict[str, Any], Any]] = {
     (Conversations, "update"): ({"conversation_id": "c", "title": "Mine"}, MISSING),
     (Conversations, "set_ai_title"): ({"conversation_id": "c", "title": "Mine"}, MISSING),
     (Conversations, "delete"): ({"conversation_id": "c", "even_saved": True}, MISSING),
+    (Conversations, "runs_deleted_with"): ({"conversation_id": "c", "ref": "1"}, MISSING),
     (Conversations, "delete_message"): ({"conversation_id": "c", "ref": "1"}, MISSING),
     (Runs, "get"): ({"run_id": "r"}, MISSING),
     (Runs, "running"): ({"conversation_id": "c"}, []),

@@ -187,12 +187,15 @@ def test_failing_migration_of_a_plugin(tmp_path: Path) -> None:
 
 
 def test_migration_that_breaks_references(tmp_path: Path) -> None:
-    """A migration that leaves rows without what they belong to is refused as a whole."""
+    """A plugin whose migration leaves rows without what they belong to is told. It is undone; the others' are done."""
     path = _filled(tmp_path)
     before = _contents(path)
     bad = _migrations(tmp_path / "bad", "DELETE FROM conversation")
-    with pytest.raises(DatabaseError, match="without the conversation"):
-        _open_once(path, bad=bad)
+    good = _migrations(tmp_path / "good", "CREATE TABLE good_one (text)")
+    failed = _open_once(path, bad=bad, good=good)
+    assert list(failed) == ["bad"]
+    assert "without the conversation they belong to" in str(failed["bad"])
+    assert ("good_one",) in _rows(path, "SELECT name FROM sqlite_master")
     assert _contents(path) == before
 
 

@@ -25,6 +25,7 @@ from chatcore.types import (
     ReasoningDelta,
     RunEnded,
     RunStarted,
+    StoredMessage,
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
@@ -78,7 +79,7 @@ class ChatFormat:
             case RunStarted():
                 return [(b"session", wire.dumps({"session_id": event.conversation_id}))]
             case MessageStored():
-                return [(b"metadata", wire.dumps(answer_metadata(event.message, self._zone)))]
+                return self._metadata(event.message)
             case ApprovalRequested() | QuestionAsked() | QuestionClosed():
                 return [(_WAITING[type(event)], wire.dumps(event))]
             case ToolStarted() | ToolFinished():
@@ -92,6 +93,11 @@ class ChatFormat:
                 return [(b"message", b"[DONE]")]
             case _:
                 return [self._made_chunk(event)]
+
+    def _metadata(self, stored: StoredMessage) -> list[tuple[bytes, bytes]]:
+        if "pause" in stored.metadata:
+            return []  # its words come with the notice; clients are to keep the metadata of the answer before it
+        return [(b"metadata", wire.dumps(answer_metadata(stored, self._zone)))]
 
     def _notice(self, notice: Notice) -> list[tuple[bytes, bytes]]:
         if notice.kind in ("tools_unsupported", "approval_required", "question_declined"):
@@ -136,12 +142,12 @@ def _call_fragment(event: ToolCallStarted | ToolCallDelta) -> dict[str, Any]:
 
 
 def _tool(event: ToolStarted | ToolFinished, zone: ZoneInfo) -> dict[str, Any]:
+    called = {"name": event.call.name or "unknown", "call_id": event.call.id}
     if isinstance(event, ToolStarted):
-        return {"status": "started", "name": event.call.name, "call_id": event.call.id}
+        return {"status": "started", **called}
     return {
         "status": "error" if event.result.is_error else "finished",
-        "name": event.call.name or "unknown",
-        "call_id": event.call.id,
+        **called,
         "result": event.result.text,
         "message_id": event.message_id,
         **local_and_utc(event.created_at, zone),

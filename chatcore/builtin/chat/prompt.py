@@ -16,8 +16,9 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
+from chatcore.attachments import attachment_id
 from chatcore.toolcalls import UNKNOWN_OUTCOME, as_data
-from chatcore.tools import ToolCall
+from chatcore.tools import JsonObject, ToolCall
 from chatcore.types import Content, Message, StoredMessage
 
 BUILT_IN = (
@@ -112,14 +113,14 @@ def _with_answers(message: Message, answers: Sequence[Message], used: dict[str, 
             found = Message(role="tool", name=call.name, content=UNKNOWN_OUTCOME)
         calls.append(attrs.evolve(call, id=_unused(call.id, used)))
         answered.append(attrs.evolve(found, tool_call_id=calls[-1].id))
-    content = None if _is_blank(message.content) else message.content
+    content = None if is_blank(message.content) else message.content
     yield attrs.evolve(message, content=content, tool_calls=tuple(calls))
     yield from map(as_data, answered)
 
 
 def _settled(stored: StoredMessage) -> Message:
     content = _clean(stored.message.content) or ""
-    unknown = stored.state == "pending" and _is_blank(content)
+    unknown = stored.state == "pending" and is_blank(content)
     return attrs.evolve(stored.message, content=UNKNOWN_OUTCOME if unknown else content, tool_calls=())
 
 
@@ -135,17 +136,22 @@ def _unused(call_id: str, used: dict[str, int]) -> str:
 
 
 def _clean(content: Content) -> Content:
-    """The content without what chatcore and its clients note about a part under `metadata`."""
-    if content is None or isinstance(content, str):
-        return content
-    return tuple({key: value for key, value in part.items() if key != "metadata"} for part in content)
+    """The content without what chatcore and its clients note about a part under `metadata`, but for the file that it
+    stands for, which takes its place when the model is asked."""
+    return tuple(map(_clean_part, content)) if isinstance(content, tuple) else content
+
+
+def _clean_part(part: JsonObject) -> JsonObject:
+    clean = {key: value for key, value in part.items() if key != "metadata"}
+    return {**clean, "metadata": {"attachment_id": key}} if (key := attachment_id(part)) else clean
 
 
 def _is_empty(message: Message) -> bool:
-    return _is_blank(message.content) and not message.images
+    return is_blank(message.content) and not message.images
 
 
-def _is_blank(content: Content) -> bool:
+def is_blank(content: Content) -> bool:
+    """Whether a content says and shows nothing."""
     if isinstance(content, tuple):
         return all(part.get("type") == "text" and not str(part.get("text") or "").strip() for part in content)
     return not (content or "").strip()

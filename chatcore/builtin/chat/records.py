@@ -41,8 +41,19 @@ def message_record(stored: StoredMessage, zone: ZoneInfo) -> dict[str, Any]:
         "name": stored.tool_name or message.name,
         "status": None if stored.state == "complete" else stored.state,
         "run_id": stored.run_id,
+        **_pause(stored),
     }
     return {key: value for key, value in record.items() if value not in (None, [], ())}
+
+
+def _pause(stored: StoredMessage) -> dict[str, Any]:
+    """Why the turn has paused, on the message that says so."""
+    match stored.metadata.get("pause"):
+        case {"kind": "hop_limit", "hop_count": count}:
+            return {"hop_limit_pause": True, "hop_count": count}
+        case {"kind": "tool_error_limit", "tool_error_count": count, "limit": limit}:
+            return {"tool_error_pause": True, "tool_error_count": count, "tool_error_limit": limit}
+    return {}
 
 
 def _content(message: Message) -> Content:

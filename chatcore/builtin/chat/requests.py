@@ -4,14 +4,21 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
-from attrs.validators import ge, le, max_len, min_len, optional
+from attrs.validators import and_, ge, le, max_len, min_len, optional
 
 from chatcore import wire
 from chatcore.database.approvals import Decision
 from chatcore.tools import JsonObject, QuestionAction
 from chatcore.types import Content, Message, Role
 
-_SHORT = optional(max_len(1000))  # what is stored beside messages and is not counted in a conversation's size
+
+def _without_nul(_: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+    if "\0" in value:
+        raise ValueError(f"'{field.name}' must not have the character NUL")
+
+
+# What is stored beside messages and is not counted in a conversation's size.
+_SHORT = optional(and_(max_len(1000), _without_nul))
 
 
 @attrs.frozen(kw_only=True)
@@ -54,8 +61,8 @@ class ChatRequest:
     """A turn: the new messages, and how to answer them. What is not listed goes to the model's server as it is."""
 
     messages: tuple[RequestMessage, ...]
-    model: str | None = None
-    session_id: str | None = attrs.field(default=None, validator=optional([min_len(1), max_len(200)]))
+    model: str | None = attrs.field(default=None, validator=_SHORT)
+    session_id: str | None = attrs.field(default=None, validator=optional(and_(min_len(1), max_len(200), _without_nul)))
     metadata: RequestMetadata | None = None
     temperature: float | None = None
     top_p: float | None = None

@@ -1,6 +1,7 @@
 """The routes of the chat API (contract §1.2), and of runs, which are chatcore's own."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,7 @@ from chatcore.builtin.chat.settings import LARGEST_SETTINGS
 from chatcore.builtin.chat.start import start_turn
 from chatcore.builtin.chat.titles import ai_title, opening
 from chatcore.database import Approvals, Conversation, Questions
-from chatcore.errors import NotFound, RequestError, TooLarge
+from chatcore.errors import ChatcoreError, NotFound, RequestError, TooLarge
 from chatcore.openapi import describe
 from chatcore.protocols import GenerationLookup
 from chatcore.readers import Reader
@@ -25,7 +26,11 @@ from chatcore.requests import read_body, read_query
 from chatcore.state import State, current
 from chatcore.types import Message
 
+logger = logging.getLogger(__name__)
+
 blueprint = Blueprint("chat", __name__, url_prefix="/api/chat")
+
+_LONGEST_NUMBER = 19  # digits; the databases hold no number that has as many
 
 
 # --- turns and runs ---------------------------------------------------------------------------------------------------
@@ -119,7 +124,7 @@ def _last_event_id(run_id: str) -> int:
     if not header:
         return 0
     run, _, number = header.rpartition(":")
-    if run != run_id or not (number.isascii() and number.isdigit()):
+    if run != run_id or not (number.isascii() and number.isdigit() and len(number) < _LONGEST_NUMBER):
         raise RequestError(f"Last-Event-ID must be {run_id}:NUMBER, got {header[:80]!r}")
     return int(number)
 
@@ -166,7 +171,7 @@ async def list_conversations() -> ResponseReturnValue:
     return {"conversations": [records.conversation_row(row) for row in rows]}
 
 
-@blueprint.delete("/conversations/<session_id>")
+@blueprint.delete("/conversations/<path:session_id>")
 @describe(summary="Delete a conversation, saved or not", status=204, errors=(404,))
 @authenticated
 async def delete_conversation(session_id: str) -> ResponseReturnValue:
@@ -178,7 +183,7 @@ async def delete_conversation(session_id: str) -> ResponseReturnValue:
     return "", 204
 
 
-@blueprint.delete("/session/<session_id>")
+@blueprint.delete("/session/<path:session_id>")
 @describe(summary="Forget a conversation unless it is saved", status=204)
 @authenticated
 async def delete_session(session_id: str) -> ResponseReturnValue:
@@ -194,7 +199,7 @@ async def delete_session(session_id: str) -> ResponseReturnValue:
     return "", 204
 
 
-@blueprint.get("/session/<session_id>/messages")
+@blueprint.get("/session/<path:session_id>/messages")
 @describe(summary="The messages of a conversation", errors=(404,))
 @authenticated
 async def list_messages(session_id: str) -> ResponseReturnValue:
@@ -211,16 +216,20 @@ async def list_messages(session_id: str) -> ResponseReturnValue:
         return Response(wire.dumps(shown), mimetype="application/json")
 
 
-@blueprint.delete("/session/<session_id>/messages/<message_id>")
+@blueprint.delete("/session/<path:session_id>/messages/<path:message_id>")
 @describe(summary="Delete a message and what answers it", status=204, errors=(404,))
 @authenticated
 async def delete_message(session_id: str, message_id: str) -> ResponseReturnValue:
-    """`message_id` is the number of the message, or the id that its client gave it."""
-    await current().conversations.delete_message(current_principal(), session_id, message_id)
+    """`message_id` is the number of the message, or the id that its client gave it. An answer that is being written to
+    it is stopped first."""
+    state, principal = current(), current_principal()
+    going = await state.conversations.runs_deleted_with(principal, session_id, message_id)
+    await state.runs.stop_conversation(principal, session_id, going)
+    await state.conversations.delete_message(principal, session_id, message_id)
     return "", 204
 
 
-@blueprint.post("/session/<session_id>/save")
+@blueprint.post("/session/<path:session_id>/save")
 @describe(summary="Keep a conversation in the list", body=SaveRequest)
 @authenticated
 async def save(session_id: str) -> ResponseReturnValue:
@@ -236,7 +245,7 @@ async def save(session_id: str) -> ResponseReturnValue:
     }
 
 
-@blueprint.post("/session/<session_id>/unsave")
+@blueprint.post("/session/<path:session_id>/unsave")
 @describe(summary="Take a conversation out of the list", errors=(404,))
 @authenticated
 async def unsave(session_id: str) -> ResponseReturnValue:
@@ -245,7 +254,7 @@ async def unsave(session_id: str) -> ResponseReturnValue:
     return {"saved": False, "session_id": session_id}
 
 
-@blueprint.patch("/session/<session_id>")
+@blueprint.patch("/session/<path:session_id>")
 @describe(summary="Change a conversation's title or settings", body=SaveRequest, errors=(400, 404))
 @authenticated
 async def update(session_id: str) -> ResponseReturnValue:
@@ -257,7 +266,7 @@ async def update(session_id: str) -> ResponseReturnValue:
     return {"session_id": session_id, **changes}
 
 
-@blueprint.post("/session/<session_id>/generate-title")
+@blueprint.post("/session/<path:session_id>/generate-title")
 @describe(summary="Let a model name a conversation", errors=(404,))
 @authenticated
 async def generate_title(session_id: str) -> ResponseReturnValue:
@@ -266,8 +275,7 @@ async def generate_title(session_id: str) -> ResponseReturnValue:
     said = await _opening(state, session_id)
     if not said:
         raise NotFound("No messages found")
-    provider, model = state.registry.provider_for(state.config.title_model)
-    title = await ai_title(provider, model, said)
+    title = await _title(state, said)
     if title is None:
         conversation = await state.conversations.get(principal, session_id)
         return {
@@ -278,6 +286,16 @@ async def generate_title(session_id: str) -> ResponseReturnValue:
         }
     conversation = await state.conversations.set_ai_title(principal, session_id, title)
     return {"session_id": session_id, "title": conversation.title, "title_source": conversation.title_source}
+
+
+async def _title(state: State, said: Sequence[Message]) -> str | None:
+    """A title, or None if there is nobody who makes one."""
+    try:
+        provider, model = state.registry.provider_for(state.config.title_model)
+    except ChatcoreError as error:
+        logger.warning("no title: %s", error.in_full)
+        return None
+    return await ai_title(provider, model, said)
 
 
 async def _session(state: State, session_id: str) -> Conversation:

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from chatcore.builtin.chat import prompt
 from chatcore.builtin.chat.requests import ChatRequest, RequestMetadata
 from chatcore.builtin.chat.settings import LlmSettings, client_of, effective, stored_settings
 from chatcore.database import Begun, NewMessage, NewRun, json_size
-from chatcore.errors import Conflict, Problem, ProviderError, RequestError, TooLarge, ValidationFailed
+from chatcore.errors import ChatcoreError, Conflict, NotFound, Problem, ProviderError, TooLarge, ValidationFailed
 from chatcore.protocols import Provider
 from chatcore.run import Run
 from chatcore.runs import lease
@@ -47,14 +48,30 @@ async def start_turn(
         Overloaded: the server is full or stops, or has no room for the history; nothing was started.
         TooLarge: the conversation has grown too large to go on.
         NotFound: no such model, or no such message to hang the new ones on.
-        Conflict: the conversation's last answer is still being written.
+        Conflict: the conversation's last answer is still being written; or this one was stopped before it began.
     """
     metadata = request.metadata or RequestMetadata()
     _check(request, metadata)
-    with state.admitted():
-        run = await _start(state, principal, request, metadata, on_disconnect, can_approve=can_approve)
-    await asyncio.sleep(0)  # the run's task asks the model before anything is done for the reader
-    return run
+    # A task of its own: a client that leaves does not cut it in the middle.
+    starting = asyncio.create_task(_start(state, principal, request, metadata, on_disconnect, can_approve=can_approve))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        if starting.cancelled():
+            with state.admitted():  # or the server stops, and the client is told that
+                raise Conflict("the answer was stopped before it began") from None
+        starting.add_done_callback(_unheard)
+        if on_disconnect == "stop":
+            starting.cancel()
+            await asyncio.wait([starting])
+        raise
+
+
+def _unheard(starting: asyncio.Task[Run]) -> None:
+    """Takes note of how a start has ended whose client has left."""
+    error = None if starting.cancelled() else starting.exception()
+    if error is not None and not isinstance(error, ChatcoreError):
+        logger.error("a turn could not be started", exc_info=error)
 
 
 async def _start(
@@ -66,33 +83,63 @@ async def _start(
     *,
     can_approve: bool,
 ) -> Run:
-    settings = await stored_settings(state, principal, client_of(metadata.client_id, request.session_id))
-    turn = await _turn(state, principal, request, metadata, settings, can_approve=can_approve)
-    if request.session_id is not None:
-        await state.runs.make_room(principal, request.session_id)
-    new = _new_messages(request)
-    place = _Place()
-    admit = partial(_admit, state, place, sum(m.size for m in new) + json_size([turn.parameters, turn.metadata]))
-    admit(0)
-    begin = partial(_begin, state, turn, new, metadata, admit)
-    # A new conversation is stored while the model is asked, unless nothing may be told that is not on disk.
-    at_once = request.session_id is None and state.config.durability == "relaxed"
-    begun = None if at_once else await _with_room(state, turn, begin)
-    path = begun.path if begun else _unstored(turn, new)
-    turn = attrs.evolve(turn, history=_history(state, request, settings, path))
-    turn = await _prepared(state, turn, begun)
-    provider, _ = state.registry.provider_for(turn.model)  # a plugin may have chosen another
-    turn = attrs.evolve(turn, provider=provider.name)
-    grace = state.config.disconnect_grace if on_disconnect == "stop" else None
-    run = state.runs.start(
-        turn,
-        provider,
-        partial(_known, begun) if begun else begin,
-        new_conversation=begun is None or begun.created,
-        grace=grace,
-    )
-    state.histories.hand_over(place, run)
+    with state.admitted():
+        settings = await stored_settings(state, principal, client_of(metadata.client_id, request.session_id))
+        turn = await _turn(state, principal, request, metadata, settings, can_approve=can_approve)
+        if request.session_id is not None:
+            await state.runs.make_room(principal, request.session_id)
+        new = _new_messages(request)
+        place = _Place()
+        admit = partial(_admit, state, place, sum(m.size for m in new) + json_size([turn.parameters, turn.metadata]))
+        admit(0)
+        begin = partial(_begin, state, turn, new, metadata, admit)
+        async with _stored(state, turn, None if _at_once(state, request, metadata) else begin) as begun:
+            path = begun.path if begun else _unstored(turn, new)
+            turn = attrs.evolve(turn, history=_history(state, request, settings, path))
+            turn = await state.plugins.prepare(turn)
+            provider, model = state.registry.provider_for(turn.model)  # a plugin may have chosen another
+            run = state.runs.start(
+                attrs.evolve(turn, provider=provider.name, model=model),
+                provider,
+                partial(_known, begun) if begun else begin,
+                new_conversation=begun is None or begun.created,
+                grace=state.config.disconnect_grace if on_disconnect == "stop" else None,
+            )
+        state.histories.hand_over(place, run)
+    await asyncio.sleep(0)  # the run's task asks the model before anything is done for the reader
     return run
+
+
+def _at_once(state: State, request: ChatRequest, metadata: RequestMetadata) -> bool:
+    """Whether the turn is stored while the model is being asked: that of a new conversation is, unless nothing may be
+    told that is not on disk."""
+    return request.session_id is None and metadata.parent_message_id is None and state.config.durability == "relaxed"
+
+
+@asynccontextmanager
+async def _stored(
+    state: State, turn: Turn, begin: Callable[[], Awaitable[Begun]] | None
+) -> AsyncIterator[Begun | None]:
+    """Around the preparation of a turn, which is stored before that, unless `begin` is None.
+
+    Of a turn that is refused meanwhile, or which the server does not live to begin, nothing stays; of one that is
+    stopped, or whose client leaves, the question.
+    """
+    with state.runs.preparing(turn.id):
+        if begin is None:
+            yield None
+            return
+        storing = asyncio.create_task(_with_room(state, turn, begin))
+        try:
+            yield await asyncio.shield(storing)
+        except (asyncio.CancelledError, ChatcoreError) as error:
+            await asyncio.wait([storing])
+            if storing.exception() is None:
+                await state.runs.abandon(turn, getattr(error, "code", "disconnected"))
+                if isinstance(error, ChatcoreError) or state.streams.draining:
+                    with suppress(NotFound):  # somebody has deleted the conversation
+                        await state.conversations.take_back(turn.principal, storing.result())
+            raise
 
 
 class _Place:
@@ -149,9 +196,9 @@ def _history(
 
 
 def _check(request: ChatRequest, metadata: RequestMetadata) -> None:
-    asks = any(message.role in ("user", "tool") for message in request.messages)
-    if not asks and not metadata.parent_message_id:
-        raise ValidationFailed([Problem("$.messages", "must have a message of role user or tool")])
+    said = (m for m in request.messages if m.role == "tool" or not prompt.is_blank(m.content))
+    if not any(m.role in ("user", "tool") for m in said) and not metadata.parent_message_id:
+        raise ValidationFailed([Problem("$.messages", "must have a message of role user or tool that is not empty")])
 
 
 def _new_messages(request: ChatRequest) -> list[NewMessage]:
@@ -212,18 +259,6 @@ async def _with_room(state: State, turn: Turn, begin: Callable[[], Awaitable[Beg
 
 async def _known(begun: Begun) -> Begun:
     return begun
-
-
-async def _prepared(state: State, turn: Turn, begun: Begun | None) -> Turn:
-    """The turn after the plugins' `prepare_turn`. Of one that a plugin refuses nothing stays."""
-    try:
-        return await state.plugins.prepare(turn)
-    except RequestError as error:
-        for stored in begun.stored if begun else ():
-            await state.conversations.delete_message(turn.principal, turn.conversation_id, str(stored.id))
-        if begun:
-            await state.runs.abandon(turn, error)
-        raise
 
 
 def _turn_metadata(metadata: RequestMetadata) -> Mapping[str, Any]:

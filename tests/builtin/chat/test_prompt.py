@@ -129,13 +129,16 @@ def test_empty_conversation_is_the_system_message_alone():
 
 
 def test_message_is_sent_without_what_is_ours():
-    """Notes under `metadata` of a part stay here; the fields of the request that are not ours go with it."""
-    part = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}, "metadata": {"attachment_id": "1"}}
+    """Notes under `metadata` of a part stay here, but for the file that it stands for: whoever sends the message puts
+    that in its place. The fields of the request that are not ours go with it."""
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    part = {**image, "metadata": {"attachment_id": "1" * 32, "filename": "a.png"}}
     extra = {"cache_control": {"type": "ephemeral"}}
-    (message,) = composed(stored("user", ({"type": "text", "text": "See"}, part), name="Ann", extra=extra))
-    sent = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
-    assert message == Message(role="user", content=({"type": "text", "text": "See"}, sent), name="Ann", extra=extra)
-    assert "metadata" in part
+    parts = ({"type": "text", "text": "See"}, {**image, "metadata": {"filename": "b.png"}}, part)
+    (message,) = composed(stored("user", parts, name="Ann", extra=extra))
+    sent = ({"type": "text", "text": "See"}, image, {**image, "metadata": {"attachment_id": "1" * 32}})
+    assert message == Message(role="user", content=sent, name="Ann", extra=extra)
+    assert "filename" in part["metadata"]
 
 
 def test_reasoning_goes_back_beside_tool_calls_only():

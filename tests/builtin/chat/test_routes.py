@@ -1,19 +1,24 @@
 """The chat API over a real socket (contract §1.2 and §2)."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
+import attrs
 import httpx
 import pytest
 
 from chatcore.errors import Forbidden, ProviderUnavailable
 from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.runs import lease
 from chatcore.testing.chat import Chat, frames
 from chatcore.testing.scripted import ScriptedProvider, call, text, think
 from chatcore.tools import Tool
-from chatcore.types import Turn
+from chatcore.types import LOCAL, Turn
 
 MakeChat = Callable[..., Awaitable[Chat]]
 
@@ -95,6 +100,35 @@ async def test_a_tool_turn_shows_start_and_end_between_two_answers(make_chat: Ma
     assert history["messages"][2]["tool_name"] == history["messages"][2]["name"] == "lookup"
 
 
+@pytest.mark.parametrize(
+    ("limits", "status", "fields"),
+    [
+        ({"hops": 1}, "hop_limit", {"hop_limit_pause": True, "hop_count": 1}),
+        (
+            {"tool_errors": 2},
+            "tool_error_limit",
+            {"tool_error_pause": True, "tool_error_count": 2, "tool_error_limit": 2},
+        ),
+    ],
+)
+async def test_a_pause_is_in_the_history(
+    make_chat: MakeChat, limits: dict[str, int], status: str, fields: dict[str, Any]
+) -> None:
+    """As the words that the client was told; the metadata of the answer before it are the last that it is told. The
+    next turn goes on."""
+    provider = ScriptedProvider(*[[call("lookup", id=f"c{n}", wrong=n)] for n in range(2)])
+    chat = await make_chat(Words, provider=provider, config=limits)
+    reply = await chat.say("hi", session_id="s")
+    [pause] = [frame.data for frame in reply.named("tool") if frame.data["name"] == "system"]
+    assert (pause["status"], reply.text) == (status, pause["result"])
+    *_, tool, told = (await chat.client.get("/api/chat/session/s/messages")).json()["messages"]
+    assert (tool["role"], told["role"], told["content"]) == ("tool", "assistant", reply.text)
+    assert {key: told.get(key) for key in fields} == fields
+    assert reply.named("metadata")[-1].data["tool_calls"]
+    del provider._scripts[:]
+    assert (await chat.say("continue", session_id="s")).text == "ok"
+
+
 async def test_a_provider_that_is_down_is_told_inside_the_stream(make_chat: MakeChat) -> None:
     """An `error` event for those who know it, a message for those who do not, and `[DONE]`."""
     chat = await make_chat(provider=ScriptedProvider([ProviderUnavailable("no connection")]))
@@ -140,6 +174,17 @@ async def test_assistant_messages_of_a_client_are_ignored(make_chat: MakeChat) -
             ["$.temperature", "$.top_k"],
         ),
         ({"messages": [{"role": "user", "content": "x"}], "session_id": ""}, ["$.session_id"]),
+        ({"messages": [{"role": "user", "content": " \n"}, {"role": "user", "content": []}]}, ["$.messages"]),
+        ({"messages": [{"role": "system", "content": "Be kind."}]}, ["$.messages"]),
+        (
+            {
+                "messages": [{"role": "user", "content": "x", "client_message_id": "\0"}],
+                "model": "\0",
+                "metadata": {"client_assistant_message_id": "x" * 1001},
+            },
+            ["$.messages[0].client_message_id", "$.model", "$.metadata.client_assistant_message_id"],
+        ),
+        ({"messages": [{"role": "user", "content": "x"}], "logit_bias": {"²": "x"}}, ["$.logit_bias['²']"]),
         ([], ["$"]),
         (None, ["$"]),
     ],
@@ -293,6 +338,35 @@ async def test_a_second_turn_waits_for_nobody(make_chat: MakeChat) -> None:
     await running
 
 
+async def test_a_number_that_no_event_has_is_refused(make_chat: MakeChat) -> None:
+    """However long it is."""
+    chat = await make_chat()
+    reply = await chat.say("hi")
+    for number in ("-1", "x", "9" * 20, "9" * 5000):
+        headers = {"Last-Event-ID": f"{reply.run_id}:{number}"}
+        refused = await chat.client.get(f"/api/chat/runs/{reply.run_id}/events", headers=headers)
+        assert refused.status_code == 400, number
+
+
+async def test_a_run_whose_log_is_gone_is_read_from_its_messages(make_chat: MakeChat) -> None:
+    """In few pieces, with the same words, tools, numbers of messages and end. Who has read some of it gets no word
+    twice, but how the answer is stored, and the end."""
+    chat = await make_chat(Words, provider=ScriptedProvider([call("lookup", word="a")], [think("hm"), text("x", "y")]))
+    reply = await chat.say("hi")
+    state = chat.app.extensions["chatcore"]
+    await state.runs.idle()
+    await state.runs._table.prune(datetime.now(UTC))
+    path = f"/api/chat/runs/{reply.run_id}/events"
+    again = attrs.evolve(reply, frames=frames((await chat.client.get(path)).content))
+    assert (again.text, again.results) == (reply.text, reply.results)
+    for name in ("tool", "metadata"):
+        assert [frame.data for frame in again.named(name)] == [frame.data for frame in reply.named(name)]
+    assert again.frames[-1] == reply.frames[-1]
+    late = frames((await chat.client.get(path, params={"after": 2})).content)
+    assert late == reply.frames[-2:]
+    assert not frames((await chat.client.get(path, headers={"Last-Event-ID": reply.frames[-1].id})).content)
+
+
 @pytest.mark.parametrize("path", ["", "/events", "/stop"])
 async def test_an_unknown_run_is_not_found(make_chat: MakeChat, path: str) -> None:
     """404 for reading, looking and stopping."""
@@ -346,6 +420,17 @@ async def test_a_title_of_the_users_is_kept_from_the_model(make_chat: MakeChat) 
     assert (await chat.client.patch(path, json={})).status_code == 400
 
 
+async def test_a_title_that_nobody_can_make_is_no_error(make_chat: MakeChat) -> None:
+    """Clients ask for one whenever a conversation is left, also where the model for titles is nobody's."""
+    chat = await make_chat(config={"title_model": "echo/x"}, provider=ScriptedProvider())
+    reply = await chat.say("hi")
+    await chat.app.extensions["chatcore"].plugins.unload("echo")
+    chat.provider.open = False
+    asked = await chat.client.post(f"/api/chat/session/{reply.session_id}/generate-title")
+    expected = {"session_id": reply.session_id, "title": "hi", "title_source": "auto", "generated": False}
+    assert (asked.status_code, asked.json()) == (200, expected)
+
+
 async def test_deleting_a_message_takes_its_answer_along(make_chat: MakeChat) -> None:
     """By the client's id or by number; deleting twice gives 404; the turns after it stay."""
     chat = await make_chat(provider=ScriptedProvider([text("a1")], [text("a2")]))
@@ -359,6 +444,42 @@ async def test_deleting_a_message_takes_its_answer_along(make_chat: MakeChat) ->
     assert [m["content"] for m in history] == ["q2", "a2"]
     assert (await chat.client.delete(f"/api/chat/session/s/messages/{history[0]['message_id']}")).status_code == 204
     assert (await chat.client.get("/api/chat/session/s/messages")).json()["messages"] == []
+
+
+async def test_a_message_may_be_deleted_while_it_is_answered(make_chat: MakeChat) -> None:
+    """The answer is stopped, and its readers see it end; an answer to another message goes on."""
+    never = asyncio.Event()
+    chat = await make_chat(provider=ScriptedProvider([text("a")], [text("b"), never]))
+    await chat.say("q1", session_id="s")
+    asking = asyncio.create_task(chat.say("q2", session_id="s"))
+    async with asyncio.timeout(10):
+        while len(messages := (await chat.client.get("/api/chat/session/s/messages")).json()["messages"]) < 3:
+            await asyncio.sleep(0.01)
+        assert (
+            await chat.client.delete(f"/api/chat/session/s/messages/{messages[0]['message_id']}")
+        ).status_code == 204
+        assert not asking.done()
+        assert (
+            await chat.client.delete(f"/api/chat/session/s/messages/{messages[2]['message_id']}")
+        ).status_code == 204
+        reply = await asking
+    assert (reply.text, reply.frames[-1].data, reply.named("error")) == ("b", "[DONE]", [])
+    assert (await chat.client.get("/api/chat/session/s/messages")).json()["messages"] == []
+
+
+@pytest.mark.parametrize("session", ["ünï ☃ %41?&#", "a/b", " "])
+async def test_ids_that_clients_choose_may_have_any_form(make_chat: MakeChat, session: str) -> None:
+    """Of sessions and of messages: what was stored under one is found under it."""
+    chat = await make_chat()
+    body = {"messages": [{"role": "user", "content": "x", "client_message_id": session}], "session_id": session}
+    assert (await chat.client.post("/api/chat/stream", json=body)).status_code == 200
+    path = f"/api/chat/session/{quote(session, safe='')}"
+    assert len((await chat.client.get(f"{path}/messages")).json()["messages"]) == 2
+    assert (await chat.client.patch(path, json={"title": "Mine"})).json() == {"session_id": session, "title": "Mine"}
+    assert (await chat.client.delete(f"{path}/messages/{quote(session, safe='')}")).status_code == 204
+    assert (await chat.client.get(f"{path}/messages")).json()["messages"] == []
+    assert (await chat.client.delete(path)).status_code == 204
+    assert (await chat.client.get(f"{path}/messages")).status_code == 404
 
 
 async def test_a_saved_conversation_survives_the_deletion_of_its_session(make_chat: MakeChat) -> None:
@@ -384,6 +505,29 @@ async def test_an_edit_makes_a_branch_and_overwrites_nothing(make_chat: MakeChat
     path = (await chat.client.get("/api/chat/session/s/messages")).json()["messages"]
     assert [m["content"] for m in path] == ["q1", "a1", "q2, better", "b2"]
     assert [m.text for m in chat.provider.requests[2].messages[1:]] == ["q1", "a1", "q2, better"]
+
+
+async def test_an_answer_that_cannot_be_made_anew_stays(make_chat: MakeChat) -> None:
+    """When nothing comes of the new one, the conversation has the earlier one; when something does, the new one."""
+    chat = await make_chat(provider=ScriptedProvider([text("a")], [ProviderUnavailable("down")], [text("b")]))
+    await chat.say("q", session_id="s")
+    question, answer = (await chat.client.get("/api/chat/session/s/messages")).json()["messages"]
+    again = {"messages": [], "session_id": "s", "metadata": {"parent_message_id": question["message_id"]}}
+    failed = await chat.client.post("/api/chat/stream", json=again)
+    assert "down" in failed.text
+    assert (await chat.client.get("/api/chat/session/s/messages")).json()["messages"] == [question, answer]
+    await chat.client.post("/api/chat/stream", json=again)
+    path = (await chat.client.get("/api/chat/session/s/messages")).json()["messages"]
+    assert [m["content"] for m in path] == ["q", "b"]
+
+
+async def test_a_branch_of_no_conversation_is_refused_before_a_model_is_asked(make_chat: MakeChat) -> None:
+    """There is no message to hang it on."""
+    chat = await make_chat()
+    body = {"messages": [{"role": "user", "content": "x"}], "metadata": {"parent_message_id": 5}}
+    refused = await chat.client.post("/api/chat/stream", json=body)
+    assert (refused.status_code, refused.json()["detail"]) == (404, "Message not found")
+    assert not chat.provider.requests
 
 
 async def test_the_test_stream_says_hello(make_chat: MakeChat) -> None:
@@ -439,6 +583,142 @@ async def test_of_a_turn_that_a_plugin_refuses_nothing_stays(make_chat: MakeChat
     assert not [m for m in chat.provider.requests[-1].messages if "secret" in m.text]
     history = (await chat.client.get("/api/chat/session/s/messages")).json()["messages"]
     assert "a secret" not in [m["content"] for m in history]
+
+
+async def test_a_refused_turn_leaves_the_conversation_as_it_was(make_chat: MakeChat) -> None:
+    """Also one that was to begin a branch; and no conversation, if there was none."""
+    chat = await make_chat(Strict)
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "a secret"}], "session_id": "s"}
+    assert (await chat.client.post("/api/chat/stream", json=body)).status_code == 403
+    assert (await chat.client.get("/api/chat/session/s/messages")).status_code == 404
+    assert "session" in names((await chat.say("hi", session_id="s")).frames)
+    history = (await chat.client.get("/api/chat/session/s/messages")).json()["messages"]
+    body["metadata"] = {"parent_message_id": 0}
+    assert (await chat.client.post("/api/chat/stream", json=body)).status_code == 403
+    assert (await chat.client.get("/api/chat/session/s/messages")).json()["messages"] == history
+
+
+class Slow(Plugin[NoSettings]):
+    """Takes its time before the model is asked."""
+
+    @hookimpl
+    async def prepare_turn(self, turn: Turn) -> Turn | None:
+        if "slow" in turn.history[-1].text:
+            self.begun.set()
+            await self.go_on.wait()
+        return None
+
+    begun = asyncio.Event()
+    go_on = asyncio.Event()
+
+
+@pytest.fixture
+def slow() -> type[Slow]:
+    """The plugin, with events of this test's own."""
+    return type("Slow", (Slow,), {"__doc__": Slow.__doc__, "begun": asyncio.Event(), "go_on": asyncio.Event()})
+
+
+async def leave(chat: Chat, slow: type[Slow], **headers: str) -> None:
+    """Asks something that takes long to prepare, and goes away meanwhile."""
+    body = {"messages": [{"role": "user", "content": "slow"}], "session_id": "s"}
+    asking = asyncio.create_task(chat.client.post("/api/chat/stream", json=body, headers=headers))
+    await slow.begun.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+
+
+async def test_a_client_that_leaves_before_the_answer_begins_keeps_nobody_out(
+    make_chat: MakeChat, slow: type[Slow]
+) -> None:
+    """It may ask again at once. Its question is kept, as if the answer had been stopped."""
+    chat = await make_chat(slow)
+    await chat.say("hi", session_id="s")
+    await leave(chat, slow)
+    async with asyncio.timeout(10):
+        while chat.app.extensions["chatcore"].runs._preparing:
+            await asyncio.sleep(0.01)
+    assert (await chat.say("again", session_id="s")).text == "ok"
+    history = (await chat.client.get("/api/chat/session/s/messages")).json()["messages"]
+    assert [m["content"] for m in history] == ["hi", "ok", "slow", "again", "ok"]
+    assert len(chat.provider.requests) == 2
+
+
+async def test_an_answer_that_is_to_go_on_begins_without_its_client(make_chat: MakeChat, slow: type[Slow]) -> None:
+    """The client has said that leaving is not stopping."""
+    chat = await make_chat(slow)
+    await chat.say("hi", session_id="s")
+    chat.provider.closed.clear()
+    await leave(chat, slow, **{"Chatcore-On-Disconnect": "continue"})
+    slow.go_on.set()
+    await chat.provider.closed.wait()
+    state = chat.app.extensions["chatcore"]
+    await state.runs.idle()
+    history = (await chat.client.get("/api/chat/session/s/messages")).json()["messages"]
+    assert [m["content"] for m in history] == ["hi", "ok", "slow", "ok"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_turn_that_the_server_does_not_live_to_begin_may_be_asked_for_again(
+    make_chat: MakeChat, slow: type[Slow], known: bool
+) -> None:
+    """Its client is told to come back; nothing of it was stored."""
+    chat = await make_chat(slow)
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "slow"}]}
+    if known:
+        body["session_id"] = "s"
+    asking = asyncio.create_task(chat.client.post("/api/chat/stream", json=body))
+    await slow.begun.wait()
+    state = chat.app.extensions["chatcore"]
+    state.streams.drain()
+    await state.runs.close()
+    refused = await asking
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+    assert (await chat.client.get("/api/chat/session/s/messages")).status_code == 404
+
+
+async def test_a_refusal_that_nobody_waits_for_is_no_fault(
+    make_chat: MakeChat, slow: type[Slow], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client has left the answer to itself, and a plugin refuses the turn."""
+
+    class Refuses(slow):  # type: ignore[misc, valid-type]  a class made by the fixture
+        """Takes its time to refuse."""
+
+        @hookimpl
+        async def prepare_turn(self, turn: Turn) -> Turn | None:
+            await super().prepare_turn(turn)
+            if "slow" in turn.history[-1].text:
+                raise Forbidden("no")
+            return None
+
+    chat = await make_chat(Refuses)
+    await chat.say("hi", session_id="s")
+    await leave(chat, slow, **{"Chatcore-On-Disconnect": "continue"})
+    slow.go_on.set()
+    async with asyncio.timeout(10):
+        while chat.app.extensions["chatcore"].runs._preparing:
+            await asyncio.sleep(0.01)
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+    assert len((await chat.client.get("/api/chat/session/s/messages")).json()["messages"]) == 2
+
+
+async def test_a_turn_that_is_being_prepared_can_be_stopped(make_chat: MakeChat, slow: type[Slow]) -> None:
+    """Whoever deletes the conversation waits for nothing; who has asked is told. Until then the run is the worker's,
+    however long that takes."""
+    chat = await make_chat(slow)
+    body = {"messages": [{"role": "user", "content": "slow"}], "session_id": "s"}
+    asking = asyncio.create_task(chat.client.post("/api/chat/stream", json=body))
+    await slow.begun.wait()
+    runs = chat.app.extensions["chatcore"].runs
+    [run_id] = runs._preparing
+    await runs._table.renew(runs.worker, [run_id], lease(-1))
+    await runs.recover()
+    assert (await runs.get(LOCAL, run_id)).state == "running"
+    async with asyncio.timeout(10):
+        assert (await chat.client.delete("/api/chat/conversations/s")).status_code == 204
+    assert ((await asking).status_code, (await asking).json()["code"]) == (409, "conflict")
+    assert (await chat.client.get("/api/chat/session/s/messages")).status_code == 404
 
 
 async def test_an_unknown_session_is_called_so(make_chat: MakeChat) -> None:
