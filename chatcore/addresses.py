@@ -25,11 +25,14 @@ NEVER: tuple[Network, ...] = tuple(
         "fd00:ec2::254/128",  # Amazon's metadata
         "100.100.100.200/32",  # Alibaba's
         "168.63.129.16/32",  # Azure's
+        "192.0.0.192/32",  # Oracle's
     )
 )
 """Refused whatever is configured: there the machine tells its own secrets."""
 
 _EMBEDS_IPV4 = ipaddress.ip_network("64:ff9b::/96")
+_PUBLIC_IPV6 = (ipaddress.ip_network("2000::/3"), _EMBEDS_IPV4)
+"""What there is in the internet (RFC 4291). Python calls more of them global: translated and site-local ones, too."""
 
 
 def network(text: str) -> Network:
@@ -54,7 +57,7 @@ class Reach:
     def _allows(self, address: Address) -> bool:
         if any(address in network for network in NEVER):
             return False
-        return (address.is_global and not address.is_multicast) or any(address in own for own in self.networks)
+        return _is_public(address) or any(address in own for own in self.networks)
 
     async def resolve(self, host: str, port: int) -> str:
         """The address of a host to connect to.
@@ -72,6 +75,12 @@ class Reach:
         if refused := [address for address in addresses if not self.allows(address)]:
             raise Forbidden(f"{host} ({refused[0]}) is not a public address, nor in a network that is allowed")
         return addresses[0]
+
+
+def _is_public(address: Address) -> bool:
+    if address.version == 6 and not any(address in network for network in _PUBLIC_IPV6):
+        return False
+    return address.is_global and not address.is_multicast
 
 
 def _meant(address: Address) -> Iterator[Address]:

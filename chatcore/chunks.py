@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from chatcore import sse, wire
-from chatcore.failure import UNREADABLE, Failure, failure_of
+from chatcore.failure import UNREADABLE, Failure, failure_of, parsed
 from chatcore.tools import JsonObject
 from chatcore.types import (
     Annotated,
@@ -81,6 +81,7 @@ class _Call:
     index: int
     id: str
     upstream_id: str | None
+    name: str = ""
     started: bool = False
     arguments: list[str] = attrs.field(factory=list)
 
@@ -145,7 +146,7 @@ class ChunkReader:
             return found
         self._add(chunk, None, found)
         if not chunk.choices and self.failure is None:
-            self.failure = Failure(message="a chat completion without choices", kind=UNREADABLE)
+            self.failure = Failure(message=failure_of(_any(body)).message, kind=UNREADABLE)
         self.begun = bool(found)
         self.done = True
         return found
@@ -183,11 +184,13 @@ class ChunkReader:
             if event.event == "error":
                 self.failure = failure_of(_any(event.data))
             return
-        if event.data == sse.DONE:
+        data = event.data.strip()
+        if data == sse.DONE:
             self.done = True
+        if self.done or not data:  # some proxies give a sign of life that way
             return
         try:
-            chunk, raw = _chunk(event.data)
+            chunk, raw = _chunk(data)
         except (ValueError, RecursionError, OverflowError) as error:
             self.failure = Failure(message=f"an event of the stream is not a chat chunk: {error}", kind=UNREADABLE)
         else:
@@ -249,12 +252,12 @@ class ChunkReader:
 
     def _add_fragment(self, fragment: _Fragment, found: list[ModelEvent]) -> None:
         function = fragment.function or _Function()
-        call = self._call(fragment, function)
         arguments = function.arguments or ""
         if not isinstance(arguments, str):
             arguments = wire.dumps(arguments).decode()
-        if call.started and function.name and _repeats(call, arguments):
-            return
+        call = self._call(fragment, function.name, arguments)
+        if call.started and function.name and arguments == _whole(call):
+            return  # some servers say it all again at the end
         if arguments:
             call.arguments.append(arguments)
         if call.started and arguments:
@@ -266,21 +269,20 @@ class ChunkReader:
         """Tells of a call, once. What came of its arguments before its name did follows it."""
         if call.started:
             return
-        call.started = True
+        call.started, call.name = True, name
         found.append(ToolCallStarted(call.index, call.id, name, self._take_raw()))
         if call.arguments:
             found.append(ToolCallDelta(call.index, "".join(call.arguments), self._take_raw()))
 
-    def _call(self, fragment: _Fragment, function: _Function) -> _Call:
+    def _call(self, fragment: _Fragment, name: str | None, arguments: str) -> _Call:
         """The call that a fragment belongs to; a new one if it begins one."""
         if fragment.index is not None:
             call = self._open.get(fragment.index)
         elif fragment.id:
-            call = next((call for call in self._calls if call.upstream_id == fragment.id), None)
+            call = next((call for call in reversed(self._calls) if call.upstream_id == fragment.id), None)
         else:
-            call = self._calls[-1] if self._calls and not function.name else None
-        # Some servers give all calls the same index; some repeat the name or change the id in every fragment, not both.
-        if call is None or (fragment.id and function.name and call.upstream_id not in (None, fragment.id)):
+            call = self._calls[-1] if self._calls and not name else None
+        if call is None or (name and _is_another(call, fragment.id, name, arguments)):
             call = self._new_call(fragment)
         return call
 
@@ -318,15 +320,28 @@ def _chunk(data: bytes) -> tuple[_Chunk, bytes]:
     return _decode(data), data
 
 
-def _repeats(call: _Call, arguments: str) -> bool:
-    """Whether a fragment that names its call again has the whole of its arguments again."""
-    if not arguments or "".join(call.arguments) != arguments:
+def _is_another(call: _Call, upstream_id: str | None, name: str, arguments: str) -> bool:
+    """Whether a fragment with a name begins another call than the one that its index or id leads to.
+
+    Some servers give all calls the same index, and no ids, or all the same one. Some repeat the name, or change the id,
+    in every fragment, but not both.
+    """
+    if upstream_id and call.upstream_id not in (None, upstream_id):
+        return True
+    if not call.started:
         return False
+    return name != call.name or (bool(arguments.strip()) and _whole(call) not in (None, arguments))
+
+
+def _whole(call: _Call) -> str | None:
+    """The arguments of a call, if all of them have come."""
+    if not call.arguments or not call.arguments[-1].rstrip().endswith("}"):
+        return None
+    text = "".join(call.arguments)
     try:
-        json.loads(arguments)
-    except ValueError:
-        return False
-    return True
+        return text if isinstance(json.loads(text), dict) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _text(value: object) -> str:
@@ -348,6 +363,6 @@ def _name(value: object) -> str | None:
 
 def _any(data: bytes) -> object:
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
+        return parsed(data)
+    except ValueError:
         return data.decode(errors="replace")

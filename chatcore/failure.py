@@ -42,6 +42,8 @@ def failure_of(value: object) -> Failure:
     about models with `availability` too. Ollama: `{"error": "…"}`. FastAPI: `{"detail": …}`. A `code` may be a number,
     a number as text, or a name.
     """
+    if isinstance(value, list) and len(value) == 1:  # as Google's servers have it
+        value = value[0]
     if isinstance(value, Mapping) and value.get("error"):
         value = value["error"]
     if not isinstance(value, Mapping):
@@ -63,11 +65,24 @@ def failure_of(value: object) -> Failure:
 def failure_of_response(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     """The failure that a response with an error status tells of, whatever its body is."""
     try:
-        said = failure_of(json.loads(body))
-    except (ValueError, RecursionError):
+        said = failure_of(parsed(body))
+    except ValueError:
         said = Failure(message=_without_json(status, headers, body))
     retry_after = _retry_after(headers)
     return attrs.evolve(said, status=status, retry_after=said.retry_after if retry_after is None else retry_after)
+
+
+def parsed(body: bytes) -> Any:
+    """The value of a JSON text, also of one that only Python's parser takes: NaN becomes null, half of a surrogate pair
+    `?`, so that everybody else can be told.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return json.loads(wire.dumps(json.loads(body)))
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def _without_json(status: int, headers: Mapping[str, str], body: bytes) -> str:

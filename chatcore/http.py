@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from chatcore.errors import ConfigError
+
 if TYPE_CHECKING:
     import ssl
 
@@ -47,6 +49,9 @@ def make_client(
 
     It keeps no cookies, follows no redirects, reads no proxy settings, asks for no compression, and never lets a
     request wait for a free connection: how much goes out at once is for those to decide who ask.
+
+    Raises:
+        ConfigError: the certificates by which servers are known cannot be read.
     """
     import httpx  # noqa: PLC0415  slow, see above
     from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415  slow, see above
@@ -54,7 +59,11 @@ def make_client(
     from chatcore.straight import StraightClient  # noqa: PLC0415  slow, see above
 
     timeouts = timeouts or Timeouts()
-    certificates = httpx.create_ssl_context()  # those of certifi, or what SSL_CERT_FILE or SSL_CERT_DIR name
+    try:
+        certificates = httpx.create_ssl_context()  # those of certifi, or what SSL_CERT_FILE or SSL_CERT_DIR name
+    except OSError as error:
+        hint = "check SSL_CERT_FILE and SSL_CERT_DIR in the environment"
+        raise ConfigError(f"the certificates of servers cannot be read: {error}", hint=hint) from error
     return StraightClient(
         AiohttpTransport(verify=certificates, client=lambda: _session(timeouts, certificates)),
         base_url=base_url,
@@ -71,6 +80,19 @@ def failures() -> tuple[type[Exception], ...]:
 
     # httpx-aiohttp leaves some of aiohttp's errors as they are, such as that for an answer that is not HTTP.
     return (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError)
+
+
+def reason_of(failure: Exception) -> str:
+    """Why a request failed, in a few words."""
+    import aiohttp  # noqa: PLC0415  slow, and there by now
+
+    # The transport's own error says more than that of httpx, which most of them become.
+    cause = failure if isinstance(failure, aiohttp.ClientError) else failure.__cause__ or failure
+    if isinstance(cause, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return "the connection was closed"  # in its own words, that the body's framing is a bad request
+    if isinstance(cause, aiohttp.ClientResponseError):
+        return "what it answers is not HTTP"  # in its own words, several lines with the bytes in them
+    return str(cause) or type(cause).__name__
 
 
 def content(body: bytes) -> "bytes | AsyncIterator[bytes]":
@@ -90,6 +112,7 @@ def _session(timeouts: Timeouts, certificates: "ssl.SSLContext") -> "aiohttp.Cli
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         response = await handler(request)
+        response.reason = ""  # of no use to anybody, and httpx-aiohttp fails with one that is not UTF-8
         if response.connection is not None and response.connection.protocol is not None:
             response.connection.protocol.read_timeout = None  # it would make a timer for every piece
             _look(weakref.ref(response), timeouts.idle, 0, math.inf)

@@ -14,15 +14,17 @@ T = TypeVar("T")
 
 
 class Kept(Generic[T]):
-    """Gives what `fetch` gave, at most `ttl` seconds old; if it cannot be had again, the last there was.
+    """Gives what `fetch` gave, at most `ttl` seconds old; if it cannot be had again within `patience`, the last there
+    was.
 
     `what` names it in the log.
     """
 
-    def __init__(self, what: str, fetch: Callable[[], Awaitable[T]], *, ttl: float) -> None:
+    def __init__(self, what: str, fetch: Callable[[], Awaitable[T]], *, ttl: float, patience: float = 5.0) -> None:
         self._what = what
         self._fetch = fetch
         self._ttl = ttl
+        self._patience = patience
         self._known: list[T] = []  # one or none
         self._fresh_until = 0.0
         self._fetching: asyncio.Task[T] | None = None
@@ -38,7 +40,12 @@ class Kept(Generic[T]):
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._refresh())
             self._fetching.add_done_callback(self._fetched)
-        return await asyncio.shield(self._fetching)  # one who asks may go away; the others still wait
+        fetching = self._fetching
+        if self._known:
+            await asyncio.wait((fetching,), timeout=self._patience)
+            if not fetching.done():
+                return self._last_known("nothing has come yet")
+        return await asyncio.shield(fetching)  # one who asks may go away; the others still wait
 
     def close(self) -> None:
         """Ends a fetch that still runs."""
@@ -51,8 +58,15 @@ class Kept(Generic[T]):
         except ChatcoreError as error:
             if not self._known:
                 raise
-            logger.warning("%s cannot be refreshed, so the last known is used: %s", self._what, error)
+            return self._last_known(error)
         self._fresh_until = time.monotonic() + self._ttl
+        return self._known[0]
+
+    def _last_known(self, why: object) -> T:
+        """The last value there was, for as long again as a new one."""
+        if time.monotonic() >= self._fresh_until:
+            logger.warning("%s cannot be refreshed, so the last known is used: %s", self._what, why)
+            self._fresh_until = time.monotonic() + self._ttl
         return self._known[0]
 
     def _fetched(self, task: asyncio.Task[T]) -> None:

@@ -27,7 +27,7 @@ from chatcore import wire
 from chatcore.chunks import ChunkReader
 from chatcore.errors import ConfigError, ProviderError, ProviderRefused, ProviderUnavailable, StreamBroken
 from chatcore.failure import UNREADABLE, Failure, failure_of_response
-from chatcore.http import Timeouts, content, failures, make_client
+from chatcore.http import Timeouts, content, failures, make_client, reason_of
 from chatcore.kept import Kept
 from chatcore.payload import message_json, tool_json
 from chatcore.protocols import Health
@@ -234,7 +234,7 @@ class OpenAIProvider:
         try:
             return msgspec.json.decode(body, type=dict[str, Any])
         except (ValueError, RecursionError) as error:
-            raise self._unexpected(response) from error
+            raise self._unexpected(response, str(error)) from error
 
     # --- one call ---
 
@@ -253,7 +253,7 @@ class OpenAIProvider:
             if not reader.begun:
                 raise self._unavailable(error) from error
             if not reader.complete:
-                message = f"{self.name}: the answer broke off: {_cause(error)}"
+                message = f"{self.name}: the answer broke off: {reason_of(error)}"
                 raise StreamBroken(message, kind="timeout" if _timed_out(error) else "cut_off") from error
         finally:
             self._answers.discard(response)
@@ -274,9 +274,11 @@ class OpenAIProvider:
         """
         reader.close()
         if reader.failure is None:
+            if not (reader.begun or reader.complete):
+                raise ProviderUnavailable(f"{self.name} ended its answer before it had begun", kind="cut_off")
             return reader.finish(head.get("x-generation-id"), self._routing(head), self._known_as)
         if reader.failure.kind == UNREADABLE and not _is_event_stream(head):
-            raise self._unexpected(response)
+            raise self._unexpected(response, reader.failure.message)
         raise self._error(reader.failure, begun=reader.begun)
 
     async def _send(
@@ -335,7 +337,8 @@ class OpenAIProvider:
 
     async def _warm_up(self) -> None:
         await asyncio.sleep(WARM_UP)
-        await self._connected()
+        with suppress(ConfigError):  # who needs it is told
+            await self._connected()
 
     async def _fetch_models(self) -> tuple[Model, ...]:
         entries = (await self.get("models")).get("data")
@@ -374,15 +377,15 @@ class OpenAIProvider:
         if _timed_out(error):
             return ProviderUnavailable(f"{self.name} did not answer in time", kind="timeout")
         return ProviderUnavailable(
-            f"{self.name} cannot be reached: {_cause(error)}",
+            f"{self.name} cannot be reached: {reason_of(error)}",
             kind="unreachable",
             hint=f"Is the server at {self.base_url} running?",
         )
 
-    def _unexpected(self, response: "httpx.Response") -> ProviderRefused:
+    def _unexpected(self, response: "httpx.Response", why: str) -> ProviderRefused:
         media_type = response.headers.get("content-type", "a body of no type")
         return ProviderRefused(
-            f"{self.name} answered with {media_type} where something else was expected",
+            f"{self.name} answered with {media_type} where something else was expected: {why}",
             upstream_status=response.status_code,
             kind=UNREADABLE,
             hint=f"Check the base URL, {self.base_url}: it mostly ends in /v1.",
@@ -406,6 +409,7 @@ def _checked(base_url: str, name: str) -> str:
         parts = urlsplit(base_url)
         usable = parts.scheme in ("http", "https") and parts.username is None and parts.port != 0
         usable = usable and parts.hostname is not None and not re.search(r"[\s%]|^$", parts.hostname)
+        usable = usable and not re.search(r"[\s?#]", base_url)
     except ValueError:
         usable = False
     if not usable:
@@ -457,16 +461,6 @@ async def _drain(response: "httpx.Response") -> None:
 
 def _timed_out(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
-
-
-def _cause(error: Exception) -> str:
-    import aiohttp  # noqa: PLC0415  slow, and there by now
-
-    # The transport's own error says more than that of httpx, which it became.
-    cause = error.__cause__ or error
-    if isinstance(cause, aiohttp.ClientPayloadError):
-        return "the connection was closed"  # in its own words, that the body's framing is a bad request
-    return str(cause) or type(cause).__name__
 
 
 def _delay(error: ProviderUnavailable, attempt: int, retries: int) -> float | None:

@@ -1,5 +1,6 @@
 """What an OpenAI-shaped chat server is sent: messages and tools as JSON."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -7,6 +8,8 @@ import msgspec
 from chatcore import wire
 from chatcore.tools import JsonObject, Tool, ToolCall
 from chatcore.types import Message
+
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def message_json(message: Message) -> dict[str, Any]:
@@ -26,14 +29,15 @@ def message_json(message: Message) -> dict[str, Any]:
 
 
 def _call_json(call: ToolCall) -> JsonObject:
+    # Models make up names and break off arguments. Servers refuse a call with a name that no tool can have, or with
+    # arguments that are not an object, and with it every later request of the conversation.
+    name = _NOT_IN_A_NAME.sub("_", call.name)[:64] or "unnamed"
     arguments = call.arguments
     try:
         msgspec.json.decode(arguments, type=dict[str, Any])
     except ValueError:
-        # Of an answer that broke off. Servers that translate the call refuse arguments that are not an object, and with
-        # them every later request of the conversation.
         arguments = wire.dumps({"unreadable": arguments} if arguments.strip() else {}).decode()
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    return {"id": call.id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def tool_json(tool: Tool) -> JsonObject:

@@ -36,6 +36,10 @@ def test_public_addresses_are_within_reach(address: str):
         "::ffff:10.0.0.1",
         "2002:7f00:1::",
         "64:ff9b::7f00:1",
+        "64:ff9b:1::7f00:1",
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "fec0::1",
     ],
 )
 def test_others_are_not(address: str):
@@ -59,6 +63,7 @@ def test_a_configured_network_is_within_reach(address: str):
         "fd00:ec2::254",
         "100.100.100.200",
         "168.63.129.16",
+        "192.0.0.192",
         "::ffff:169.254.169.254",
         "64:ff9b::169.254.169.254",
     ],

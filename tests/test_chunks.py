@@ -200,6 +200,12 @@ def test_an_answer_is_complete_if_the_server_says_so(body: bytes, reason: str | 
     assert [event.reason for event in read(body) if isinstance(event, Finish)] == ([reason] if reason else [])
 
 
+def test_blanks_around_data_mean_nothing() -> None:
+    """An event of blanks alone is a proxy's sign of life; `[DONE]` with one behind it ends the stream."""
+    body = b"data:\n\ndata:   \n\n" + stream(delta(content="x")).replace(b"[DONE]", b" [DONE] ")
+    assert read(body) == read(stream(delta(content="x")))
+
+
 def test_nothing_is_read_after_done() -> None:
     """What follows `[DONE]` is no part of the answer."""
     assert read(stream(delta(content="x")) + stream(delta(content="y")))[:-1] == read(stream(delta(content="x")))[:-1]
@@ -411,6 +417,18 @@ def test_one_index_for_all_calls() -> None:
     """Another id with a name is another call."""
     first, second = fragment("{}", name="f", index=0, id="x"), fragment('{"a":1}', name="g", index=0, id="y")
     assert calls_of([first, second], fragment("", index=0)) == (ToolCall("x", "f", "{}"), ToolCall("y", "g", '{"a":1}'))
+
+
+@pytest.mark.parametrize("fields", [{"index": 0}, {"index": 0, "id": ""}, {"index": 0, "id": "x"}, {"id": "x"}])
+def test_calls_that_nothing_tells_apart(fields: dict[str, Any]) -> None:
+    """With one index and no ids, or all the same: another name is another call; so is what follows whole arguments."""
+    calls = calls_of(
+        [fragment('{"a":1}', name="f", **fields), fragment('{"a":2}', name="f", **fields)],
+        fragment('{"b"', name="g", **fields),
+        fragment(":3}", name="g", **fields),
+    )
+    assert [(call.name, call.arguments) for call in calls] == [("f", '{"a":1}'), ("f", '{"a":2}'), ("g", '{"b":3}')]
+    assert len({call.id for call in calls}) == 3
 
 
 def test_no_index() -> None:

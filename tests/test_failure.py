@@ -43,6 +43,9 @@ def test_availability(names: dict[str, Any]) -> None:
         ({"error": {"code": True, "message": "m"}}, "m", None, None),
         ({"error": {"odd": 1}}, '{"odd":1}', None, None),
         ({"error": ["m"]}, '["m"]', None, None),
+        ([{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}], "m", 400, None),
+        (["m"], "m", None, None),
+        ([], "[]", None, None),
         ({"error": {"message": {"nested": 1}}}, '{"nested":1}', None, None),
         ("m", "m", None, None),
         (None, "null", None, None),
@@ -77,6 +80,12 @@ def test_bodies(body: bytes, headers: dict[str, str], message: str) -> None:
     """An error page need not be JSON. The status is that of the response."""
     failure = failure_of_response(502, httpx.Headers(headers), body)
     assert (failure.message, failure.status) == (message, 502)
+
+
+def test_what_cannot_be_written_again_is_mended() -> None:
+    """Half of a surrogate pair, NaN: an error is stored and passed on as JSON and MessagePack."""
+    failure = failure_of_response(400, {}, b'{"error": {"message": "a\\ud83d", "metadata": {"raw": [NaN, "\\ude00"]}}}')
+    assert (failure.message, failure.details) == ("a?", {"metadata": {"raw": [None, "?"]}})
 
 
 def test_the_status_of_the_response_counts() -> None:

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from chatcore.http import Timeouts, content, failures, make_client
+from chatcore.errors import ConfigError
+from chatcore.http import Timeouts, content, failures, make_client, reason_of
 from chatcore.testing.upstream import FakeUpstream, Reply
 
 
@@ -79,6 +81,18 @@ async def test_proxies_of_the_environment_are_not_used(upstream: FakeUpstream, m
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     async with make_client(base_url=upstream.url) as client:
         assert (await client.get("models")).status_code == 200
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_certificates_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None) -> None:
+    """It is no fault of the server that is called: the error says where to look."""
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(ConfigError, match="certificates") as caught:
+        make_client()
+    assert "SSL_CERT_FILE" in str(caught.value.hint)
 
 
 async def test_large_bodies_go_in_pieces(upstream: FakeUpstream) -> None:
@@ -155,13 +169,46 @@ async def _reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.transport.abort()
 
 
-@pytest.mark.parametrize("serve", [_garbage, _nothing, _half, _reset])
-async def test_failures(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
-    """All that a request can fail with is among `failures`, also what httpx-aiohttp forgets to translate."""
+async def _half_a_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-le")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("serve", "reason"),
+    [
+        (_garbage, "what it answers is not HTTP"),
+        (_nothing, "the connection was closed"),
+        (_half, "the connection was closed"),
+        (_half_a_head, "the connection was closed"),
+        (_reset, "the connection was closed"),
+    ],
+)
+async def test_failures(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], reason: str
+) -> None:
+    """All that a request can fail with is among `failures`, also what httpx-aiohttp forgets to translate. The reason is
+    for people: one line, without the bytes."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server, make_client(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
-        with pytest.raises(failures()):
+        with pytest.raises(failures()) as caught:
             await client.get("/")
+    assert reason_of(caught.value) == reason
+
+
+async def test_a_reason_phrase_in_any_encoding() -> None:
+    """Some servers say it in their own language, as bytes of their own."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 401 Acc\xe8s refus\xe9\r\ncontent-length: 2\r\n\r\nno")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, make_client(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+        response = await client.get("/")
+    assert (response.status_code, response.content) == (401, b"no")
 
 
 async def test_nobody_there(unused_tcp_port: int) -> None:

@@ -65,6 +65,23 @@ async def test_it_is_not_asked_for_all_the_time_while_it_cannot_be_had() -> None
     assert source.calls == 2
 
 
+async def test_nobody_waits_long_for_a_new_value_while_there_is_an_old_one(caplog: pytest.LogCaptureFixture) -> None:
+    """Who asked while the source was silent gets the last known, once for all in the log; what comes later counts."""
+    source = Source()
+    kept = Kept("the list", source.fetch, ttl=60, patience=0.01)
+    await kept.get()
+    kept._fresh_until = 0
+    source.open.clear()
+    with caplog.at_level(logging.WARNING):
+        assert await asyncio.gather(*(kept.get() for _ in range(3))) == [1] * 3
+        assert await kept.get() == 1
+    assert caplog.text.count("the list cannot be refreshed, so the last known is used: nothing has come yet") == 1
+    assert kept._fetching is not None
+    source.open.set()
+    await kept._fetching
+    assert await kept.get() == 2
+
+
 async def test_without_an_earlier_value_everybody_gets_the_error() -> None:
     """And the next who asks tries again."""
     source = Source()

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -244,6 +245,8 @@ async def test_a_large_request(upstream: FakeUpstream, provider: OpenAIProvider)
         "http://h:x/v1",
         "http://[h/v1",
         "http://a b/v1",
+        "http://h/v1?api-version=1",
+        "http://h/v1 ",
     ],
 )
 def test_base_urls_are_checked(url: str) -> None:
@@ -318,6 +321,16 @@ def test_arguments_that_broke_off_are_sent_as_an_object(arguments: str, sent: st
     assert message_json(message)["tool_calls"][0]["function"]["arguments"] == sent
 
 
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [("", "unnamed"), ("functions.look up", "functions_look_up"), ("é" * 70, "_" * 64), ("a-B", "a-B")],
+)
+def test_names_that_no_tool_can_have_are_not_sent(name: str, sent: str) -> None:
+    """A model made them up, and was told so; servers refuse them, and every later request of the conversation."""
+    message = Message(role="assistant", tool_calls=(ToolCall("a", name, "{}"),))
+    assert message_json(message)["tool_calls"][0]["function"]["name"] == sent
+
+
 # --- how an answer ends ---
 
 
@@ -357,10 +370,16 @@ async def test_the_end_of_the_body(
     assert (answer.message().text, answer.finish_reason) == ("Hello", finish_reason)
 
 
-async def test_an_empty_body(upstream: FakeUpstream, provider: OpenAIProvider) -> None:
-    """Nothing was said, not even that it ended."""
-    upstream.answer(Reply.sse(b": OPENROUTER PROCESSING\n\n"))
-    assert await ask(provider) == []
+@pytest.mark.parametrize("body", [b"", b": OPENROUTER PROCESSING\n\n", b"data: ", b"no event at all"])
+async def test_an_empty_body(upstream: FakeUpstream, body: bytes) -> None:
+    """Nothing was said, not even that it ended: it is an error, and another try may help."""
+    upstream.answer(Reply.sse(body))
+    async with OpenAIProvider(name="fake", base_url=upstream.url, retries=0).session() as provider:
+        _, error = await broken(provider)
+        assert isinstance(error, ProviderUnavailable)
+        assert (error.message, error.kind) == ("fake ended its answer before it had begun", "cut_off")
+        upstream.answer(Reply.sse(b"data: [DONE]\n\n"))
+        assert answer_of(await ask(provider)).finish_reason == "stop"
 
 
 async def test_where_an_answer_came_from(upstream: FakeUpstream, provider: OpenAIProvider) -> None:
@@ -503,18 +522,23 @@ async def test_a_completion_with_an_error_in_it(upstream: FakeUpstream, provider
 
 
 @pytest.mark.parametrize(
-    "reply",
+    ("reply", "said"),
     [
-        Reply(body=b"<html>Open WebUI</html>", headers={"content-type": "text/html"}),
-        Reply.json({"object": "list", "data": []}),
-        Reply.json([]),
-        Reply(),
+        (Reply(body=b"<html>Open WebUI</html>", headers={"content-type": "text/html"}), "text/html"),
+        (Reply.json({"object": "list", "data": []}), r'"data":\[\]'),
+        (Reply.json({"code": 401, "msg": "bad key", "data": None}), "bad key"),
+        (Reply.json({"detail": "Not authenticated"}), "application/json .*: Not authenticated"),
+        (Reply.json([]), "application/json"),
+        (Reply(), "a body of no type"),
     ],
 )
-async def test_something_else_answers(upstream: FakeUpstream, provider: OpenAIProvider, reply: Reply) -> None:
-    """A wrong base URL is told as such."""
+async def test_something_else_answers(
+    upstream: FakeUpstream, provider: OpenAIProvider, reply: Reply, said: str
+) -> None:
+    """A wrong base URL is told as such; what JSON says instead of an answer is passed on."""
     upstream.answer(reply)
     _, error = await broken(provider)
+    assert re.search(said, error.message)
     assert isinstance(error, ProviderRefused)
     assert error.hint is not None
     assert provider.base_url in error.hint
@@ -557,6 +581,7 @@ async def test_keys_do_not_show(upstream: FakeUpstream) -> None:
         Reply.json({"error": {"code": 503, "message": "no", "availability": {"retry_after": 0}}}),
         Reply(hang_up=True),
         Reply.sse(HELLO, drop_after=0),
+        Reply.sse(b": OPENROUTER PROCESSING\n\n"),
         Reply.sse(b": OPENROUTER PROCESSING\n\n" + HELLO, drop_after=30),
     ],
 )

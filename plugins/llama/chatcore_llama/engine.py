@@ -20,6 +20,7 @@ import http.client
 import json
 import os
 import secrets
+import threading
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -32,11 +33,18 @@ from chatcore.secrets import Secret
 from chatcore_llama import weights
 from chatcore_llama.settings import Settings
 
+FIRST_ANSWERS = 600.0
+"""Seconds that a loaded model may take for the answers by which it is seen to work."""
+
 _CHUNK = 2**22
 
 
 class LoadFailed(Exception):
     """The model cannot be used. The text says why, and what to do."""
+
+
+class LoadStopped(Exception):
+    """The model is not wanted any more."""
 
 
 @attrs.define
@@ -54,18 +62,19 @@ class Server:
         self._server = None
 
 
-def start(path: Path, name: str, settings: Settings) -> Server:
+def start(path: Path, name: str, settings: Settings, stop: threading.Event) -> Server:
     """Loads a model and gives its server. `name` is what the server calls the model in its answers.
 
     Raises:
         LoadFailed: the file, a setting, the memory or the library is not good for it.
+        LoadStopped: `stop` was set in time.
     """
     if problem := weights.problem_of(path):
         raise LoadFailed(problem)
-    _read_ahead(path)
+    _read_ahead(path, stop)
     key = Secret(secrets.token_urlsafe(32))
     server = _make(path, name, settings, key)
-    client = _Client(server.listening_address, key, settings.load_timeout)
+    client = _Client(server.listening_address, key, FIRST_ANSWERS)
     try:
         client.call("GET", "/slots")  # is answered by the main loop: from here on the server can be stopped
         props = client.call("GET", "/props")
@@ -82,11 +91,12 @@ def start(path: Path, name: str, settings: Settings) -> Server:
     )
 
 
-def _read_ahead(path: Path) -> None:
+def _read_ahead(path: Path, stop: threading.Event) -> None:
     buffer = bytearray(_CHUNK)
     with path.open("rb", buffering=0) as file:
         while file.readinto(buffer):
-            pass
+            if stop.is_set():
+                raise LoadStopped
 
 
 def _make(path: Path, name: str, settings: Settings, key: Secret) -> Any:

@@ -8,6 +8,7 @@ redirects to the place of the bytes (huggingface_hub's `file_download`, 2026).
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -21,7 +22,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import attrs
 
 from chatcore.errors import ChatcoreError
-from chatcore.http import failures
+from chatcore.http import failures, reason_of
 from chatcore.secrets import Secret
 from chatcore_llama import weights
 
@@ -99,9 +100,10 @@ class Hub:
         target = directory / Path(source.file).name
         with _disk_problems(directory):
             remote = await self._describe(source)
-            part = _part(target, remote)
-            await self._download(remote, part, progress)
-            _accept(part, remote, target)
+            with _alone(directory):
+                part = _part(target, remote)
+                await self._download(remote, part, progress)
+                _accept(part, remote, target)
         return target
 
     async def _describe(self, source: Source) -> _Remote:
@@ -123,7 +125,7 @@ class Hub:
             return
         _check_space(part.parent, remote, have)
         async with self._bytes(remote.url, have) as (start, response):
-            with _open(part, start) as file:
+            with _disk_problems(part.parent), _open(part, start) as file:
                 progress(start, remote.size)
                 async for data in response.aiter_raw(_PIECE):
                     _write(file, data)
@@ -154,7 +156,7 @@ class Hub:
             async with self.client.stream(method, url, headers={**authorization, **(headers or {})}) as response:
                 yield response
         except failures() as error:
-            raise FetchFailed(f"{_host(url)}: {error or type(error).__name__}", hint=AGAIN) from error
+            raise FetchFailed(f"{_host(url)}: {reason_of(error)}", hint=AGAIN) from error
 
     def _owns(self, url: str) -> bool:
         return urlsplit(url)[:2] == urlsplit(self.url)[:2]
@@ -197,7 +199,6 @@ def _host(url: str) -> str:
 
 def _part(target: Path, remote: _Remote) -> Path:
     """Where the bytes are gathered. Those of other versions are deleted, as are those that nothing can be added to."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     (target.parent / "CACHEDIR.TAG").write_text(CACHE_TAG)
     digest = hashlib.sha256((remote.tag or "").encode()).hexdigest()[:12]
     part = target.with_name(f"{target.name}.{digest}.part")
@@ -221,11 +222,9 @@ def _open(part: Path, start: int) -> IO[bytes]:
 
 def _write(file: IO[bytes], data: bytes) -> None:
     """Adds bytes; refuses at the first ones if they are not the beginning of a GGUF file."""
-    part = Path(file.name)
     if file.tell() == 0 and not data.startswith(weights.MAGIC):
-        raise _not_gguf(part)
-    with _disk_problems(part.parent):
-        file.write(data)
+        raise _not_gguf(Path(file.name))
+    file.write(data)
 
 
 def _accept(part: Path, remote: _Remote, target: Path) -> None:
@@ -255,6 +254,22 @@ def _check_space(directory: Path, remote: _Remote, have: int) -> None:
             f"{directory} has {free / 1e9:.1f} GB free, and {(remote.size - have) / 1e9:.1f} GB are to come",
             hint="make room, or choose another place with --data",
         )
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """While nobody else downloads into a directory: two that write one file spoil it for each other."""
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            hint = "wait until it has ended, or stop it: what it has is kept"
+            raise FetchFailed(f"another download into {directory} is under way", hint=hint) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

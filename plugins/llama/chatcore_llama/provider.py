@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -91,12 +92,15 @@ class LlamaProvider:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Self]:
-        """The time in which the model is there. At its end a load under way is awaited: it cannot be broken off."""
+        """The time in which the model is there. At its end a load under way is awaited: once the file has been read, it
+        cannot be broken off."""
         self._settled.clear()
-        loading = asyncio.create_task(self._load())
+        stop = threading.Event()
+        loading = asyncio.create_task(self._load(stop))
         try:
             yield self
         finally:
+            stop.set()
             await loading
             if self._upstream is not None:
                 # Closing the connections first lets the server notice at once that its streams are of no use.
@@ -105,10 +109,12 @@ class LlamaProvider:
             if self._server is not None:
                 await asyncio.to_thread(self._server.close)
 
-    async def _load(self) -> None:
+    async def _load(self, stop: threading.Event) -> None:
         started = time.monotonic()
         try:
-            self._server = await asyncio.to_thread(engine.start, self._path, self.default_model, self._settings)
+            self._server = await asyncio.to_thread(engine.start, self._path, self.default_model, self._settings, stop)
+        except engine.LoadStopped:
+            self._log.info("%s is not loaded: the server stops", self._path.name)
         except engine.LoadFailed as error:
             self._failure = str(error)
             self._log.error("%s", error)

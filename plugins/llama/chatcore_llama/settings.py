@@ -35,7 +35,8 @@ class Settings:
         None,
         env="CHATCORE_LLAMA_THREADS",
         help="How many of the processor's threads are used; without it half of them.",
-        validator=validators.optional(validators.ge(1)),
+        # With some thousand, its library ends the whole process.
+        validator=validators.optional([validators.ge(1), validators.le(512)]),
     )
     max_tokens: int = option(
         1024,

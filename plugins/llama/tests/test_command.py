@@ -81,14 +81,15 @@ def test_ctrl_c_keeps_what_there_is(hub: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no limits on the size of files")
-def test_a_full_disk_is_told_and_what_there_is_is_kept(hub: Any, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the full disk: the write fails in the middle."""
-    process = start(hub.url, tmp_path, limit="200000")
+@pytest.mark.parametrize("limit", [200_000, 768_000], ids=["in the middle", "at the last bytes"])
+def test_a_full_disk_is_told_and_what_there_is_is_kept(hub: Any, tmp_path: Path, limit: int) -> None:
+    """A limit on the size of files stands for the full disk. The last bytes are written when the file is closed."""
+    process = start(hub.url, tmp_path, limit=str(limit))
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 1
     assert f"{tmp_path} cannot be written: File too large" in stderr.replace("\n", " ")
     assert "Traceback" not in stderr
     (part,) = tmp_path.glob("tiny*")
-    assert 0 < part.stat().st_size <= 200_000
+    assert 0 < part.stat().st_size <= limit
     assert run(hub.url, tmp_path).exit_code == 0
     assert (tmp_path / "tiny-Q4_0.gguf").read_bytes() == hub.content

@@ -1,5 +1,6 @@
 """Downloading, against a hub on real ports."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,22 @@ async def test_a_file_larger_than_the_disk_is_not_begun(hub: Any, fetch: Fetch, 
         await fetch()
     assert hub.ranges_asked == []
     assert names(tmp_path) == []
+
+
+async def test_two_downloads_do_not_spoil_each_other(hub: Any, fetch: Fetch, tmp_path: Path) -> None:
+    """The second is refused while the first goes on, also if it is of the same file."""
+    hub.hold_at = 300_000
+    first = asyncio.create_task(fetch())
+    await asyncio.to_thread(hub.held.wait, 20)
+    with pytest.raises(FetchFailed, match=r"another download into .* is under way") as caught:
+        await fetch()
+    assert "wait" in str(caught.value.hint)
+    hub.hold_at = None
+    hub.release.set()
+    with pytest.raises(FetchFailed, match="the connection was closed"):
+        await first
+    await fetch()
+    assert (tmp_path / "models" / SOURCE.file).read_bytes() == hub.content
 
 
 async def test_a_place_that_cannot_be_written_is_told(hub: Any, fetch: Fetch, tmp_path: Path) -> None:

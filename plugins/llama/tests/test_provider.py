@@ -203,7 +203,10 @@ async def test_a_message_does_not_wait_for_ever() -> None:
     async with make(Settings(load_timeout=0.01)).session() as provider:
         with pytest.raises(ProviderUnavailable, match="still being loaded") as caught:
             await ask(provider, request())
-    assert caught.value.retry_after
+        assert caught.value.retry_after
+        async with asyncio.timeout(60):
+            await provider._settled.wait()
+        assert provider.health() == Health("ready")
 
 
 async def test_the_settings_reach_llama_cpp(capfd: pytest.CaptureFixture[str]) -> None:
@@ -231,6 +234,13 @@ async def test_a_wrong_extra_parameter_is_named(extra: dict[str, Any], text: str
         with pytest.raises(ProviderUnavailable, match=text):
             await ask(provider, request())
         assert provider.health().state == "failed"
+
+
+async def test_more_threads_than_a_process_can_have_are_refused() -> None:
+    """They would end it, and the server with it."""
+    assert Settings(threads=512).threads == 512
+    with pytest.raises(ValueError, match="512"):
+        Settings(threads=5000)
 
 
 @pytest.mark.parametrize("damage", ["cut off", "no model at all"])
@@ -280,6 +290,18 @@ async def test_it_stops_at_once_while_it_answers() -> None:
         with pytest.raises(ProviderError):
             async for _ in stream:
                 pass
+
+
+async def test_a_large_file_does_not_hold_up_the_stop(tmp_path: Path) -> None:
+    """It is read to its end before it is loaded, which may take minutes: that can be broken off."""
+    path = tmp_path / "large.gguf"
+    with path.open("wb") as file:
+        file.write(weights.MAGIC)
+        file.truncate(2**40)  # of holes
+    provider = make(Settings(model=path))
+    async with asyncio.timeout(20), provider.session():
+        pass
+    assert provider.health().state == "starting"
 
 
 async def test_it_stops_while_it_loads() -> None:

@@ -23,8 +23,8 @@ def make_group(provider: Callable[[], OpenRouterProvider]) -> click.Group:
     def key_command() -> None:
         """Show what the key may spend, and what it has."""
         key = _ask(provider, lambda asked: asked.key())
-        limit = "no limit" if key.get("limit") is None else f"${key['limit']:.2f}"
-        click.echo(f"{key.get('label')}: ${key.get('usage') or 0:.4f} used, {limit}")
+        limit = "no limit" if key.get("limit") is None else f"${_amount(key['limit'], 2)}"
+        click.echo(f"{key.get('label')}: ${_amount(key.get('usage') or 0, 4)} used, {limit}")
 
     @group.command("endpoints")
     @click.argument("model", metavar="AUTHOR/SLUG")
@@ -33,7 +33,7 @@ def make_group(provider: Callable[[], OpenRouterProvider]) -> click.Group:
         for endpoint in _ask(provider, lambda asked: asked.endpoints(model)):
             prices = endpoint.get("pricing") or {}
             click.echo(
-                f"{endpoint.get('provider_name', ''):<20} {endpoint.get('context_length') or '':>9}"
+                f"{endpoint.get('provider_name') or '?':<20} {endpoint.get('context_length') or '':>9}"
                 f" {_million(prices.get('prompt')):>9} in {_million(prices.get('completion')):>9} out"
             )
 
@@ -52,8 +52,13 @@ def _ask(provider: Callable[[], OpenRouterProvider], question: Callable[[OpenRou
 
 
 def _million(price: Any) -> str:
-    """A price for one token, which OpenRouter writes as decimal text, for a million of them."""
+    """A price for one token for a million of them. That of a router is -1: it is the chosen model's."""
+    return "varies" if str(price) == "-1" else _amount(price, 2, times=1_000_000)
+
+
+def _amount(value: Any, digits: int, *, times: int = 1) -> str:
+    """US dollars, which OpenRouter writes as a number or as decimal text."""
     try:
-        return f"{float(price) * 1_000_000:.2f}"
+        return f"{float(value) * times:.{digits}f}"
     except (TypeError, ValueError):
         return "?"

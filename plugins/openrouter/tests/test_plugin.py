@@ -67,6 +67,7 @@ async def run(*arguments: str, status: int = 200, key: str | None = "sk-or-v1-x"
     endpoints = [
         {"provider_name": "Azure", "context_length": 128000, "pricing": {"prompt": "0.00000015", "completion": 1}},
         {"pricing": {"prompt": "free"}},
+        {"provider_name": None, "pricing": {"prompt": "-1", "completion": "-1"}},
     ]
     async with FakeUpstream() as upstream:
         upstream.route("/models/a/b/endpoints", Reply.json({"data": {"endpoints": endpoints}}))
@@ -88,9 +89,10 @@ async def test_the_endpoints_of_a_model() -> None:
     """Who runs it, how much it takes, and what a million tokens cost."""
     result = await run("endpoints", "a/b")
     assert result.exit_code == 0
-    first, second = result.output.splitlines()
+    first, second, router = result.output.splitlines()
     assert first.split() == ["Azure", "128000", "0.15", "in", "1000000.00", "out"]
-    assert second.split() == ["?", "in", "?", "out"]
+    assert second.split() == ["?", "?", "in", "?", "out"]
+    assert router.split() == ["?", "varies", "in", "varies", "out"]
 
 
 @pytest.mark.parametrize(
