@@ -112,7 +112,11 @@ class Answer:
         return tuple(self._calls[index].whole() for index in sorted(self._calls))
 
     def add(self, events: Iterable[Event]) -> None:
-        """Takes in what the model said. Events of other kinds are no part of an answer."""
+        """Takes in what the model said. Events of other kinds are no part of an answer.
+
+        Raises:
+            TypeError: there is something that is no event at all.
+        """
         for event in events:
             match event:
                 case TextDelta():
@@ -149,6 +153,8 @@ class Answer:
                 self.usage = event.usage
             case Finish():
                 self.finish = event
+            case _ if not isinstance(event, Event):
+                raise TypeError(f"a model gave {event!r}, wanted an event")
 
     def _add_reasoning(self, event: ReasoningDelta) -> None:
         if event.text:

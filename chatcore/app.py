@@ -125,11 +125,12 @@ def _install(app: Quart, state: State) -> None:
 
     @app.after_request
     async def leave(response: ResponseTypes) -> ResponseTypes:
-        state.answered.add(str(response.status_code))
         try:
-            return state.streams.tame(response, f"plugin {g.get('owner', 'unknown')}, route {request.endpoint}")
+            response = state.streams.tame(response, f"plugin {g.get('owner', 'unknown')}, route {request.endpoint}")
         except Overloaded as error:
-            return error_response(error)
+            response = error_response(error)
+        state.answered.add(str(response.status_code))
+        return response
 
     app.before_request(partial(enter, request))
     app.before_websocket(partial(enter, websocket))
@@ -146,8 +147,9 @@ async def opened(app: Quart) -> AsyncIterator[None]:
     """What an app needs while it serves: the database, the runs, the plugins' lifespans. Closed the other way round.
 
     Raises:
-        ConfigError: it would serve everybody who can reach it.
+        ConfigError: it would serve everybody who can reach it, or the plugin with the blob store could not migrate.
         DatabaseError: the database cannot be opened.
+        PluginError: with `strict`, the migrations or a lifespan of a plugin failed.
     """
     state: State = app.extensions["chatcore"]
     async with contextlib.AsyncExitStack() as stack:
@@ -158,6 +160,8 @@ async def opened(app: Quart) -> AsyncIterator[None]:
         stack.push_async_callback(state.plugins.accounts.close)
         for name, error in unmigrated.items():
             await state.plugins.unload(name, error=error)
+        state.plugins.raise_failures()
+        _check_blob_store(state.config, state.registry.blob_stores)
         await state.access.check_binding()
         state.runs.join(presence.worker)
         await state.runs.clean_up(presence)
@@ -165,11 +169,11 @@ async def opened(app: Quart) -> AsyncIterator[None]:
         stack.push_async_callback(_cancel, upkeep)
         stack.push_async_callback(state.lifespans.stop)
         await state.lifespans.start(state.registry.of("lifespan"))
-        await state.attachments.sweep()
         if state.config.workers > 1:
             publishing = asyncio.create_task(keep_publishing(state, presence.directory, presence.worker))
             stack.push_async_callback(_cancel, publishing)
         await stack.enter_async_context(state.watchdog)
+        stack.push_async_callback(state.lifespans.stop)  # now, while it is seen who blocks; above, if one does not open
         yield
 
 
@@ -196,8 +200,8 @@ def error_response(error: ChatcoreError) -> Response:
 
 def _violation(problem: Problem) -> Violation:
     """One wrong path in the form that the clients know: `loc` is the path in pieces."""
-    pieces = re.findall(r"[^.\[\]]+", problem.path.removeprefix("$"))
-    loc = [int(piece) if piece.isdigit() else piece for piece in pieces]
+    pieces = re.findall(r"\[('.*?'|\".*?\")\]|([^.\[\]]+)", problem.path.removeprefix("$"))
+    loc = [quoted[1:-1] if quoted else int(plain) if plain.isdecimal() else plain for quoted, plain in pieces]
     loc = loc if loc[:1] == ["query"] else ["body", *loc]
     return Violation("value_error", tuple(loc), problem.message, problem.path)
 
@@ -225,9 +229,10 @@ async def _unexpected(error: Exception) -> Response:
 
 
 def _asked() -> str:
-    """What was asked for, for the log."""
+    """What was asked for, and of whom, for the log."""
     incoming = request if has_request_context() else websocket
-    return f"{incoming.method} {incoming.path}"
+    owner = g.get("owner")
+    return f"{f'plugin {owner}: ' if owner else ''}{incoming.method} {incoming.path}"
 
 
 def _json(body: dict[str, Any], status: int) -> Response:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from chatcore.errors import PluginError
 from chatcore.tally import OTHER
 
 T = TypeVar("T")
@@ -29,7 +30,8 @@ class Charge:
 
 
 class _Call:
-    """One call, as a context manager. An exception counts as a failure, a cancellation does not."""
+    """One call, as a context manager. An exception counts as a failure, a cancellation does not. Code that calls exit()
+    has failed, too: it must not end the server."""
 
     __slots__ = ("_charge", "_owner", "_started")
 
@@ -45,9 +47,11 @@ class _Call:
         charge = self._charge
         charge.seconds += time.monotonic() - self._started
         charge.calls += 1
-        charge.failures += isinstance(error, Exception)
+        charge.failures += isinstance(error, Exception | SystemExit)
         charge.running -= 1
         self._owner.ended(charge.plugin)
+        if isinstance(error, SystemExit):
+            raise PluginError(f"plugin {charge.plugin}: {charge.what} called exit()") from error
 
 
 class Calls:

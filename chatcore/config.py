@@ -308,5 +308,7 @@ def _describe_plugin(loaded: Loaded, name: str, settings_class: type[Any]) -> li
     try:
         values, origins = read(settings_class, _sources(loaded, name))
     except ConfigError as error:
-        return [Row(f"plugins.{name}", "wrong", error.message)]
+        return [Row(f"plugins.{name}", "wrong", "; ".join(error.message.splitlines()))]
+    except Exception as error:  # noqa: BLE001  a plugin's class: the other settings are to be seen all the same
+        return [Row(f"plugins.{name}", "wrong", f"its settings_class raised {type(error).__name__}: {error}")]
     return [Row(f"plugins.{name}.{key}", show(getattr(values, key)), origin) for key, origin in origins.items()]

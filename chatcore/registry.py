@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import attrs
 
 from chatcore.calls import Calls
-from chatcore.errors import DuplicateName, PluginError, ProviderUnavailable, RequestError
+from chatcore.errors import ChatcoreError, DuplicateName, PluginError, ProviderUnavailable, RequestError, ToolFailed
 from chatcore.protocols import Account, Authenticator, BlobStore, Form, Health, Provider
 from chatcore.tools import Invocation, Tool, ToolResult
 from chatcore.types import Model, ModelEvent, ModelRequest
@@ -209,7 +209,12 @@ class Registry:
             return charged
 
         async def run(invocation: Invocation) -> ToolResult:
-            return await self.calls.run(plugin, f"tool {name}", _answer(tool, invocation))
+            try:
+                return await self.calls.run(plugin, f"tool {name}", _answer(tool, invocation))
+            except Exception as error:
+                if not _is_meant(error):
+                    logger.exception("%s: the tool %s failed", contribution.provenance, name)
+                raise
 
         origin = (tool.source or source) if contribution.kind == "tool source" else None
         charged = attrs.evolve(tool, name=name, run=run, source=origin)
@@ -325,7 +330,18 @@ class _ChargedProvider:
 
 
 async def _answer(tool: Tool, invocation: Invocation) -> ToolResult:
-    return await tool.run(invocation)
+    """What a tool answers, as the turn can keep it."""
+    result = await tool.run(invocation)
+    if not isinstance(result, ToolResult) or not isinstance(result.text, str):
+        raise TypeError(f"it gave {result!r:.200}, wanted a ToolResult with text")
+    # Names of files may have bytes that are no UTF-8, which Python keeps as halves of surrogate pairs.
+    text = result.text.encode(errors="replace").decode()
+    return result if text == result.text else attrs.evolve(result, text=text)
+
+
+def _is_meant(error: Exception) -> bool:
+    """Whether what a tool raises is an answer for the model, rather than a fault of the tool or the server."""
+    return isinstance(error, ToolFailed) or (isinstance(error, ChatcoreError) and error.told == error.message)
 
 
 def _clash(old: Contribution, new: Contribution) -> str:

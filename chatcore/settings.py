@@ -195,9 +195,10 @@ def _parse(text: str, type_: object) -> object:
             return convert(text.strip())
         except (KeyError, ValueError) as error:
             raise ValueError(f"want {wanted}, not {text!r}") from error
-    if get_origin(type_) in (tuple, list):
+    plain = wire.plain_types(type_)
+    if list in plain and str not in plain:
         return [_parse(item.strip(), item_type(type_)) for item in text.split(",") if item.strip()]
-    if get_origin(type_) is Mapping:
+    if dict in plain and str not in plain:
         pairs = [item.partition("=") for item in text.split(",") if item.strip()]
         return {key.strip(): value.strip() for key, _, value in pairs}
     if get_origin(type_) is Literal:

@@ -63,6 +63,11 @@ class State:
     _starting: set[object] = attrs.field(factory=set, init=False)
     _reading: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
 
+    @property
+    def busy(self) -> int:
+        """How many answers and what counts like them, such as calls through MCP, are under way in this worker."""
+        return self.runs.count + len(self._starting)
+
     @contextmanager
     def admitted(self) -> Iterator[None]:
         """Around the start of a run: lets it in, and keeps its place until it counts itself.
@@ -72,7 +77,7 @@ class State:
         """
         if self.streams.draining:
             raise Overloaded("the server is stopping", retry_after=2)
-        if self.runs.count + len(self._starting) >= self.config.max_streams:
+        if self.busy >= self.config.max_streams:
             raise Overloaded(
                 f"{self.config.max_streams} answers are under way, which is the limit", hint="raise max_streams"
             )

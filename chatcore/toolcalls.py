@@ -248,8 +248,6 @@ class ToolCalls:
         try:
             async with self._room, asyncio.timeout(limit) as time:
                 return await self._invoke(call.tool, call, time)
-        except TimeoutError:
-            return ToolResult(f"{name} did not answer within {limit:g} seconds.", True)
         except ToolFailed as error:
             return ToolResult(error.message, True)
         except ChatcoreError as error:
@@ -259,6 +257,8 @@ class ToolCalls:
                 raise
             return ToolResult(f"{name} failed: it was cancelled by something of its own.", True)
         except Exception as error:  # noqa: BLE001  a tool is foreign code: its failure is an answer, not the turn's end
+            if isinstance(error, TimeoutError) and time.expired():  # not one of the tool's own
+                return ToolResult(f"{name} did not answer within {limit:g} seconds.", True)
             return ToolResult(f"{name} failed: {type(error).__name__}: {error}", True)
 
     async def _invoke(self, tool: Tool, call: _Call, time: asyncio.Timeout) -> ToolResult:

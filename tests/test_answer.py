@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chatcore.answer import Answer
+from chatcore.testing.scripted import ScriptedProvider
 from chatcore.tools import ToolCall
 from chatcore.types import (
     Annotated,
@@ -188,6 +189,23 @@ def test_unknown_details_are_kept_as_they_are() -> None:
     detail = {"type": "reasoning.server_tool_call", "tool_name": "f", "arguments": "{}", "result": {"a": 1}, "index": 4}
     assert details_of(detail) == (detail,)
     assert details_of({}) == ({},)
+
+
+@pytest.mark.parametrize("wrong", ["text", None, {"content": "text"}, TextDelta])
+def test_what_is_no_event_is_refused(wrong: Any) -> None:
+    """A provider that yields such a thing is told apart from one that has said something."""
+    with pytest.raises(TypeError, match="wanted an event"):
+        answer_of(TextDelta("One."), wrong)
+
+
+async def test_a_provider_that_yields_no_events_fails_its_answer_only(make_chat: Any, caplog: Any) -> None:
+    """The reader gets what came before, and an error; the log says what it was."""
+    chat = await make_chat(provider=ScriptedProvider([[TextDelta("One. ")], ["Two."]]))  # type: ignore[list-item]
+    reply = await chat.say("Count.")
+    assert reply.text.startswith("One. ")
+    assert [frame.data["type"] for frame in reply.named("error")] == ["internal"]
+    assert "a model gave 'Two.', wanted an event" in caplog.text
+    assert (await chat.say("And now?")).text == "ok"
 
 
 def test_the_time_for_an_event_does_not_grow() -> None:

@@ -11,7 +11,12 @@ from quart import Blueprint, websocket
 from quart.testing.connections import WebsocketResponseError
 
 from chatcore.access import authenticated, public
+from chatcore.app import create_app, error_response, opened
+from chatcore.config import Config, Loaded
+from chatcore.database import Database, tables
+from chatcore.errors import ConfigError, PluginError, Problem, ValidationFailed
 from chatcore.hooks import Context, NoSettings, Plugin, hookimpl
+from chatcore.plugins import find
 from chatcore.protocols import Authenticator, Credentials
 from chatcore.testing.scripted import ScriptedProvider, text
 from chatcore.types import Turn, TurnResult
@@ -70,15 +75,49 @@ async def test_the_routes_of_a_plugin_that_was_taken_out_are_gone(make_chat):
 
 
 async def test_a_websocket_that_fails_is_logged(make_chat, caplog):
-    """With the reason, and for what it was asked."""
+    """With the reason, whose it was, and for what it was asked."""
     chat = await make_chat(Rooms)
     with pytest.raises(WebsocketResponseError) as failed:
         async with chat.app.test_client().websocket("/talk?break=1", headers={"Host": "localhost"}) as connection:
             await connection.receive()
     assert failed.value.response.status_code == 500
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert record.getMessage() == "GET /talk failed"
+    assert record.getMessage() == "plugin rooms: GET /talk failed"
     assert "the microphone is gone" in caplog.text
+
+
+class Stalled(Plugin[NoSettings]):
+    """Has a store of files that does not answer."""
+
+    asked = asyncio.Event()
+
+    @hookimpl
+    def register_storage(self):
+        yield self
+
+    name = "stalled"
+
+    async def delete(self, key):
+        self.asked.set()
+        await asyncio.Event().wait()
+
+    put = get = url = delete
+
+
+ORPHAN = "INSERT INTO attachment VALUES ('a', NULL, 'a.png', 'image/png', 'a.png', 1, 0)"
+
+
+async def test_a_store_that_does_not_answer_keeps_no_server_from_starting(tmp_path, monkeypatch):
+    """Files of deleted conversations are removed when it serves, and are in nobody's way when it ends."""
+    monkeypatch.setattr("chatcore.runs.LEASE", 0.3)
+    database = Database(str(tmp_path / "chatcore.db"))
+    await database.open()
+    await database.write(lambda: tables.execute(ORPHAN))
+    await database.close()
+    config = Config(data=tmp_path, blob_store="stalled")
+    app = create_app(Loaded(config=config), plugins=[("stalled", Stalled)], discover=False)
+    async with asyncio.timeout(10), opened(app):
+        await Stalled.asked.wait()
 
 
 async def test_errors_are_answered_while_all_threads_are_busy(make_chat):
@@ -163,3 +202,84 @@ async def test_a_turn_knows_who_answers_it(make_chat):
     [switch] = [row.plugin for row in chat.app.extensions["chatcore"].plugins.rows if row.name == "switch"]
     turn = await asyncio.wait_for(switch.ended, 10)
     assert (turn.model, turn.provider) == ("echo", "echo")
+
+
+@pytest.mark.parametrize(
+    ("path", "loc"),
+    [
+        ("$", ["body"]),
+        ("$.messages[0].role", ["body", "messages", 0, "role"]),
+        ("$['max-tokens']", ["body", "max-tokens"]),
+        ("$.a['b.c[d]'][1]", ["body", "a", "b.c[d]", 1]),
+        ('$["it\'s"]', ["body", "it's"]),
+        ("$.query.limit", ["query", "limit"]),
+    ],
+)
+async def test_what_is_wrong_is_told_with_its_place_in_pieces(path, loc):
+    """A key is one piece, whatever is in it."""
+    answer = await error_response(ValidationFailed([Problem(path, "is not known")])).get_json()
+    assert [problem["loc"] for problem in answer["detail"]] == [loc]
+
+
+NOTES = """
+import peewee
+from chatcore.hooks import NoSettings, Plugin, hookimpl
+
+class Note(peewee.Model): ...
+
+class Shelf:
+    name = "shelf"
+    async def put(self, blob, data): ...
+    async def get(self, key): ...
+    async def url(self, key, expires): ...
+    async def delete(self, key): ...
+
+class Notes(Plugin[NoSettings]):
+    "Keeps notes."
+
+    tables = (Note,)
+
+    @hookimpl
+    def register_storage(self):
+        yield Shelf()
+"""
+
+
+@pytest.fixture
+def notes(tmp_path):
+    """An app with a plugin whose migration fails."""
+    directory = tmp_path / "plugins"
+    (directory / "migrations").mkdir(parents=True)
+    (directory / "notes.py").write_text(NOTES)
+    (directory / "migrations" / "0001_notes.py").write_text("def up(migrator, db):\n    raise OSError('no')\n")
+    installed = tuple(one.name for one in find())
+
+    def make(**config):
+        values = {"data": tmp_path, "plugins_dir": directory, "disable": installed, **config}
+        return create_app(Loaded(config=Config(**values)))
+
+    return make
+
+
+async def test_a_plugin_whose_migration_fails_is_a_row(notes):
+    """The server runs without it."""
+    app = notes()
+    async with opened(app):
+        state = app.extensions["chatcore"]
+        [row] = [row for row in state.plugins.rows if row.name == "notes"]
+        assert (row.state, row.reason) == ("failed", "the migrations of notes failed and were undone: no")
+        assert list(state.registry.blob_stores) == ["disk"]
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "said"),
+    [
+        ({"strict": True}, PluginError, "plugin notes .* is failed: the migrations of notes failed"),
+        ({"blob_store": "shelf"}, ConfigError, "there is no blob store 'shelf'; there are: disk"),
+    ],
+)
+async def test_a_migration_that_fails_stops_the_start_where_its_plugin_is_needed(notes, config, error, said):
+    """With strict, and where the plugin has what the configuration names."""
+    with pytest.raises(error, match=said):
+        async with opened(notes(**config)):
+            pass

@@ -1,10 +1,12 @@
 """The account of calls into plugins."""
 
 import asyncio
+import sys
 
 import pytest
 
 from chatcore.calls import MOST, Calls
+from chatcore.errors import PluginError
 
 
 def test_calls_are_counted_by_plugin_and_what_was_called():
@@ -82,3 +84,16 @@ def test_the_accounts_of_a_plugin_can_be_dropped():
     with calls.charge("a", "x"), calls.charge("b", "x"):
         calls.forget("a")
     assert [c.plugin for c in calls.charges()] == ["b"]
+
+
+async def test_who_calls_exit_has_failed():
+    """It would end the server, and everybody's answers with it."""
+    calls = Calls()
+
+    async def leave():
+        sys.exit("usage: leave NAME")
+
+    with pytest.raises(PluginError, match=r"plugin a: tool leave called exit\(\)") as failed:
+        await calls.run("a", "tool leave", leave())
+    assert isinstance(failed.value.__cause__, SystemExit)
+    assert [(charge.calls, charge.failures, charge.running) for charge in calls.charges()] == [(1, 1, 0)]

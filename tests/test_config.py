@@ -306,6 +306,18 @@ def test_describe_shows_a_plugin_whose_settings_are_wrong() -> None:
     assert "latitude" in row.origin
 
 
+def test_describe_shows_a_plugin_whose_settings_class_is_wrong() -> None:
+    """As one row, too: it is not the user's fault."""
+
+    @attrs.frozen
+    class Unreadable:
+        pair: tuple[int, str] = option((1, "a"))
+
+    row = describe(read("[plugins.weather]\npair = [1, 'a']"), {"weather": Unreadable})[-1]
+    assert (row.key, row.value) == ("plugins.weather", "wrong")
+    assert row.origin.startswith("its settings_class raised TypeError")
+
+
 def test_a_configuration_can_be_made_by_hand() -> None:
     """As tests do, without a file or an environment."""
     loaded = Loaded(config=Config(port=0), plugins={"weather": {"latitude": 1, "api_key": Secret("k")}})

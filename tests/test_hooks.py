@@ -131,6 +131,14 @@ async def test_an_answer_of_the_wrong_type_is_not_taken(load, wrong, caplog):
     assert f"it gave {type(wrong).__name__}, wanted Turn or None" in caplog.text
 
 
+@pytest.mark.parametrize("named", ["scripted", None])
+async def test_a_plugin_may_choose_the_model_as_a_request_does(make_chat, named):
+    """A provider's name stands for its default model, and none for that of the best provider."""
+    chat = await make_chat(preparing(lambda turn: attrs.evolve(turn, model=named)))
+    await chat.say("hello", model="echo")
+    assert [request.model for request in chat.provider.requests] == ["scripted/model"]
+
+
 async def test_a_cancelled_turn_is_cancelled_in_the_plugin(load):
     """A cancellation is not a failure: it goes through."""
     reached, ended = asyncio.Event(), asyncio.Event()

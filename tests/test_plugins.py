@@ -173,7 +173,34 @@ def test_the_traceback_is_that_of_the_plugin(load, caplog):
 def test_a_file_that_is_not_python_is_a_row(load):
     """A syntax error fails that plugin only, and is found."""
     row = row_of(load(texts={"typo": "def broken(:\n"}), "typo")
-    assert (row.state, "SyntaxError" in row.reason, "typo.py" in row.reason) == ("failed", True, True)
+    assert (row.state, row.reason) == ("failed", "importing it raised SyntaxError: invalid syntax (typo.py, line 1)")
+
+
+@pytest.mark.parametrize("line", ["Tool.of(len)", "Blueprint('a.b', __name__)", "json.loads('{')"])
+def test_the_place_is_that_of_the_plugin(load, line):
+    """Not that of what it calls, of chatcore or of a library: there is nothing to be mended there."""
+    text = f"""
+        import json
+        from quart import Blueprint
+        from chatcore.hooks import NoSettings, Plugin, hookimpl
+        from chatcore.tools import Tool
+
+        class Far(Plugin[NoSettings]):
+            @hookimpl
+            def register_tools(self):
+                yield self.make()
+
+            def make(self):
+                return {line}
+    """
+    plugins = load(texts={"far": text})
+    assert re.fullmatch(r"(?s)register_tools raised .*far.py:13\)", row_of(plugins, "far").reason)
+
+
+def test_the_place_of_an_installed_plugin_is_its_own(load, site):
+    """Python's own import comes before it."""
+    install(site, "chatcore-joke", "1.2", "joke_module", "\n1 / 0\n", entry="joke")
+    assert row_of(load(), "joke").reason.endswith("joke_module.py:2)")
 
 
 def test_a_name_that_cannot_be_one_is_refused(load):
@@ -188,6 +215,36 @@ def test_a_plugin_that_lacks_something_is_off(load, caplog):
     row = row_of(load("off"), "off")
     assert (row.state, row.reason) == ("off", "set OFF_API_KEY")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        ("PluginOff('set OFF_KEY')", "off", "set OFF_TOOLS"),
+        ("LookupError('no command')", "failed", "register_commands raised LookupError: no command"),
+    ],
+)
+def test_the_commands_of_a_plugin_that_is_off_may_lack_something_too(load, error, state, reason):
+    """It stays a row, and the others go on."""
+    text = f"""
+        from chatcore.errors import PluginOff
+        from chatcore.hooks import NoSettings, Plugin, hookimpl
+
+        class Off(Plugin[NoSettings]):
+            @hookimpl
+            def register_tools(self):
+                raise PluginOff("set OFF_TOOLS")
+
+            @hookimpl
+            def register_commands(self):
+                raise {error}
+    """
+    plugins = load(texts={"off": text, "zz_good": TOOL.format(cls="Good", tool="good")})
+    row = row_of(plugins, "off")
+    assert row.state == state
+    assert row.reason.startswith(reason)
+    assert list(plugins.registry.tools()) == ["good"]
+    assert not plugins.registry.by("off")
 
 
 def test_a_disabled_plugin_is_not_imported(load):
@@ -346,21 +403,40 @@ async def test_a_plugin_may_ask_its_server(load):
     assert await Host().tools() == {}
 
 
-@pytest.mark.parametrize("wrong", ["int", "'text'", "None"])
+@pytest.mark.parametrize("wrong", ["int", "'text'", "None", "type('Settings', (), {'days': 3})"])
 def test_settings_that_are_not_a_settings_class_fail(load, wrong):
-    """Said as what it is."""
-    text = TOOL.format(cls="Joke", tool="joke") + f"    Joke.settings_class = {wrong}\n"
+    """Said as what it is, with what to write; it has no settings that could be shown."""
+    text = f"{TOOL.format(cls='Joke', tool='joke')}    Joke.settings_class = {wrong}\n"
     row = row_of(load(texts={"joke": text}), "joke")
-    assert row.state == "failed"
-    assert row.reason.startswith("its settings_class raised")
+    assert (row.state, row.settings_class) == ("failed", None)
+    assert re.match("settings_class is .*, wanted a class with @attrs.frozen above it", row.reason)
 
 
 def test_a_plugin_with_tables_has_its_migrations_beside_them(load, site):
     """Only plugins that are on."""
     text = TOOL.format(cls="Given", tool="joke") + "    Given.tables = (Given,)\n"
     install(site, "chatcore-joke", "1.2", "joke_module", text, entry="joke")
+    (site / "migrations").mkdir()
     assert load().migrations() == {"joke": site / "migrations"}
     assert load(disable=("joke",)).migrations() == {}
+
+
+@pytest.mark.parametrize(
+    ("tables", "reason"),
+    [
+        ("(Given,)", "it has tables, but nothing makes them: .*migrations is no directory of migrations"),
+        ("('note',)", "tables has 'note', wanted classes"),
+        ("5", "checking it raised TypeError"),
+    ],
+)
+def test_tables_that_nothing_makes_fail_their_plugin(load, site, tables, reason):
+    """At the start, not when they are used first."""
+    text = TOOL.format(cls="Given", tool="joke") + f"    Given.tables = {tables}\n"
+    install(site, "chatcore-joke", "1.2", "joke_module", text, entry="joke")
+    plugins = load()
+    assert row_of(plugins, "joke").state == "failed"
+    assert re.match(reason, row_of(plugins, "joke").reason)
+    assert plugins.migrations() == {}
 
 
 # --- conflicts --------------------------------------------------------------------------------------------------------
@@ -435,6 +511,18 @@ def test_two_plugins_with_the_same_route_stop_the_start(load):
                 "two": ROUTE.format(name="two", path="/items/<int:number>"),
             }
         )
+
+
+@pytest.mark.parametrize(
+    "decorator",
+    ["app_url_value_preprocessor", "app_url_defaults", "app_context_processor", "teardown_app_websocket"],
+)
+def test_a_blueprint_keeps_to_its_own_requests(load, decorator):
+    """Whatever it would do for those of others: what it raises would be everybody's, and stay when it is taken out."""
+    text = ROUTE.format(name="nosy", path="/nosy") + f"    blueprint.{decorator}(lambda *_: 1 / 0)\n"
+    row = row_of(load(texts={"nosy": text}), "nosy")
+    assert row.state == "failed"
+    assert f"the blueprint nosy adds @{decorator} to the whole app" in row.reason
 
 
 def test_files_of_a_static_folder_need_no_policy(load):

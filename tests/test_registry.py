@@ -6,7 +6,15 @@ import logging
 import attrs
 import pytest
 
-from chatcore.errors import DuplicateName, PluginError, ProviderUnavailable, RequestError, ToolFailed
+from chatcore.errors import (
+    DatabaseError,
+    DuplicateName,
+    PluginError,
+    ProviderUnavailable,
+    RequestError,
+    SignInNeeded,
+    ToolFailed,
+)
 from chatcore.protocols import Health
 from chatcore.registry import Contribution, Provenance, Registry
 from chatcore.tools import Invocation, Tool, ToolCall, ToolResult
@@ -419,3 +427,50 @@ async def test_a_charged_provider_is_the_same_provider():
     assert [m.id for m in await provider.models()] == ["gateway/model"]
     events = [events async for events in provider.stream(ModelRequest(model=model, messages=()))]
     assert events == [[TextDelta("vendor/x")], [Finish("stop")]]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_fault"),
+    [
+        (KeyError("sunny"), True),
+        (DatabaseError("no such table: notes"), True),
+        (ToolFailed("there is no such day"), False),
+        (SignInNeeded("sign in to Mail first"), False),
+    ],
+)
+async def test_a_tool_that_fails_by_a_fault_is_logged(caplog, error, is_fault):
+    """With its plugin, and with the place; what it tells the model on purpose is nobody else's."""
+
+    async def run(invocation):
+        raise error
+
+    registry = Registry()
+    broken = Tool(name="broken", description="", parameters={}, run=run)
+    registry.add([Contribution("tool", "broken", broken, Provenance("weather", "chatcore-weather", "1.2"))])
+    with pytest.raises(type(error)):
+        await registry.tools()["broken"].run(INVOCATION)
+    said = "plugin weather (chatcore-weather 1.2): the tool broken failed"
+    assert [record.getMessage() for record in caplog.records] == [said] * is_fault
+    assert ("in run\n    raise error" in caplog.text, str(error) in caplog.text) == (is_fault, is_fault)
+
+
+@pytest.mark.parametrize("wrong", ["text", None, ToolResult(5)])
+async def test_what_is_no_answer_of_a_tool_is_its_fault(wrong):
+    """It is told at the tool, not where the turn would break on it."""
+
+    async def run(invocation):
+        return wrong
+
+    registry = Registry()
+    broken = Tool(name="broken", description="", parameters={}, run=run)
+    registry.add([Contribution("tool", "broken", broken, Provenance("weather", "chatcore-weather", "1.2"))])
+    with pytest.raises(TypeError, match="wanted a ToolResult with text"):
+        await registry.tools()["broken"].run(INVOCATION)
+
+
+async def test_an_answer_with_half_characters_can_be_kept():
+    """Such as the name of a file that is no UTF-8. What is text stays as it is."""
+    registry = Registry()
+    listed = tool("listed", "caf\udce9 \N{PARTY POPPER}")
+    registry.add([Contribution("tool", "listed", listed, Provenance("files", "chatcore-files", "1"))])
+    assert await registry.tools()["listed"].run(INVOCATION) == ToolResult("caf? \N{PARTY POPPER}")

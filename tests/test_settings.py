@@ -1,6 +1,6 @@
 """Settings classes: how they are declared, read from their sources, shown and documented."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -160,6 +160,20 @@ def test_a_table_of_texts_from_the_environment() -> None:
     for wrong in ("sky=green", "sky", "sky="):
         with pytest.raises(ConfigError, match=r"T_COLOURS.*sky.*must be one of"):
             from_environment(T_COLOURS=wrong)
+
+
+def test_any_array_and_object_from_the_environment() -> None:
+    """Whatever Python has for them."""
+
+    @attrs.frozen
+    class Kinds:
+        names: frozenset[str] = option(env="T_NAMES")
+        ports: Sequence[int] | None = option(env="T_PORTS")
+        colours: dict[str, str] = option(env="T_COLOURS")
+
+    given = {"T_NAMES": "b,a", "T_PORTS": "80,443", "T_COLOURS": "sky=blue"}
+    values, _ = read(Kinds, Sources(file=FILE, environ=given))
+    assert (values.names, values.ports, values.colours) == ({"a", "b"}, (80, 443), {"sky": "blue"})
 
 
 def test_a_choice_from_the_environment_may_be_in_capitals() -> None:

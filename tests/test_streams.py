@@ -199,6 +199,7 @@ async def test_large_answers_that_wait_for_their_clients_are_bounded(
         refused = await chat.client.get("/large")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert refused.json()["code"] == "overloaded"
+        assert chat.app.extensions["chatcore"].answered.sums()[("503",)] == 1  # which an operator wants to be told of
     monkeypatch.setattr(streams, "MOST_WAITING", 2**20)
     async with asyncio.timeout(10):
         while (answer := await chat.client.get("/large")).status_code == 503:

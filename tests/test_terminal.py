@@ -457,6 +457,15 @@ def test_an_address_that_is_none_is_told(url: str) -> None:
     assert done.exception.args == (f"{url!r} is not the address of a server",)
 
 
+@pytest.mark.parametrize("token", ["cc_ü", "cc_a\r", "cc_a\ncc_b"])
+def test_a_token_that_cannot_be_one_is_told(token: str) -> None:
+    """As one of which too much was copied, or that went through an editor."""
+    done = run("--server", "http://127.0.0.1:9", "--token", token, "hi")
+    assert done.exit_code == 1
+    assert done.exception is not None
+    assert done.exception.args == ("the token has characters that are in no token",)
+
+
 def test_an_empty_pipe_is_a_mistake() -> None:
     """The exit code is that of a wrong use."""
     done = run(given=" \n")

@@ -1,5 +1,6 @@
 """`chatcore new`: a plugin from the template, which is itself a plugin with tests, and so never out of date."""
 
+import keyword
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ import click
 import chatcore
 from chatcore.builtin import BUILTINS
 from chatcore.plugins.find import GROUP
+from chatcore.testing.scripted import ScriptedProvider
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _MADE_BY_TOOLS = re.compile(r"__pycache__|\..*_cache|\.venv|dist|build|.*\.egg-info")
@@ -56,9 +58,14 @@ def _renames(name: str, template: Path) -> Mapping[str, str]:
     """What the template's names become, those that hold others first."""
     if not _NAME.fullmatch(name):
         raise click.ClickException(f"{name!r} is not a name for a plugin: write it like 'weather' or 'my-weather'")
-    if name in {entry.name for entry in entry_points(group=GROUP)} | {builtin for builtin, _ in BUILTINS}:
+    taken = {entry.name for entry in entry_points(group=GROUP)} | {builtin for builtin, _ in BUILTINS}
+    if name in taken | {ScriptedProvider.name}:
         raise click.ClickException(f"there is a plugin {name!r} already: choose another name")
     cls = "".join(part.capitalize() for part in name.split("-"))
+    if keyword.iskeyword(cls) or cls.startswith("Test"):
+        raise click.ClickException(
+            f"Python or pytest would take the class {cls} for something else: choose another name"
+        )
     if any(re.search(rf"\b{cls}\b", path.read_text(encoding="utf-8")) for path in template.rglob("*.py")):
         raise click.ClickException(f"{name!r} would hide the template's own {cls}: choose another name")
     return {
@@ -84,10 +91,12 @@ def _files(template: Path) -> Iterator[Path]:
 def _workspace(directory: Path) -> Path | None:
     """The uv workspace around a directory whose members are in plugins/, if there is one."""
     for parent in (directory, *directory.parents):
-        project = parent / "pyproject.toml"
-        if project.is_file():
-            settings = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {}).get("uv", {})
-            if "plugins/*" in settings.get("workspace", {}).get("members", ()):
+        try:
+            project = tomllib.loads((parent / "pyproject.toml").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # there is none, or one that cannot be read: then uv has no workspace there, either
+        match project:
+            case {"tool": {"uv": {"workspace": {"members": [*members]}}}} if "plugins/*" in members:
                 return parent
     return None
 

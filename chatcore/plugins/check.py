@@ -4,7 +4,10 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import attrs
 
 from chatcore.errors import PluginError
 from chatcore.hooks import API_VERSION, Plugin
@@ -47,7 +50,26 @@ def check_class(cls: object) -> type[Plugin[Any]]:
             f"it is written for version {cls.api_version} of the hooks; this chatcore knows them up to version "
             f"{API_VERSION}: install a newer chatcore, or an older release of the plugin"
         )
+    if not inspect.isclass(cls.settings_class) or not attrs.has(cls.settings_class):
+        given = getattr(cls.settings_class, "__name__", cls.settings_class)
+        raise PluginError(f"settings_class is {given}, wanted a class with @attrs.frozen above it")
     return cls
+
+
+def migrations_of(cls: type[Plugin[Any]]) -> Path | None:
+    """The directory of the migrations that make a plugin's tables, if it has any.
+
+    Raises:
+        PluginError: there is no such directory beside the tables, or they are no tables.
+    """
+    if not cls.tables:
+        return None
+    if wrong := [table for table in cls.tables if not inspect.isclass(table)]:
+        raise PluginError(f"tables has {wrong[0]!r}, wanted classes: peewee models")
+    directory = Path(inspect.getfile(cls.tables[0])).with_name("migrations")
+    if not directory.is_dir():
+        raise PluginError(f"it has tables, but nothing makes them: {directory} is no directory of migrations")
+    return directory
 
 
 # --- hooks ------------------------------------------------------------------------------------------------------------
@@ -194,8 +216,12 @@ def check_routes(blueprint: "Blueprint") -> Sequence[str]:
 
 
 def _app_wide(app: "Quart") -> Iterator[tuple[str, Any]]:
-    for kind in ("before_request", "after_request", "teardown_request", "before_websocket", "after_websocket"):
-        yield f"@{kind.replace('_', '_app_')}", getattr(app, f"{kind}_funcs").get(None)
+    for when in ("before", "after", "teardown"):
+        for what in ("request", "websocket"):
+            yield f"@{when}_app_{what}", getattr(app, f"{when}_{what}_funcs").get(None)
+    yield "@app_url_value_preprocessor", app.url_value_preprocessors.get(None)
+    yield "@app_url_defaults", app.url_default_functions.get(None)
+    yield "@app_context_processor", app.template_context_processors[None][1:]  # the first is Quart's own
     yield "@before_app_serving", app.before_serving_funcs
     yield "@after_app_serving", app.after_serving_funcs
     yield "@while_app_serving", app.while_serving_gens

@@ -23,7 +23,7 @@ from chatcore.config import Loaded, plugin_settings
 from chatcore.errors import ChatcoreError, ConfigError, DuplicateName, NotFound, PluginError, PluginOff
 from chatcore.hooks import Context, Host, Plugin, hookspec
 from chatcore.plugins import turns
-from chatcore.plugins.check import TURN_HOOKS, check_class, check_hooks, contributions
+from chatcore.plugins.check import TURN_HOOKS, check_class, check_hooks, contributions, migrations_of
 from chatcore.plugins.find import Found, Named, check_name, find, forget_module
 from chatcore.registry import Contribution, Provenance, Registry
 from chatcore.tools import JsonObject
@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 State: TypeAlias = Literal["on", "off", "disabled", "failed"]
 DRAIN = 30.0
 """Seconds that a plugin's calls under way are given to end when it is unloaded."""
+
+# Whether a file is of what loads plugins, or of what they are made with, and not a plugin's own.
+_LOADING = re.compile(rf"<|{re.escape(str(Path(__file__).parents[1]))}/(?!builtin/)|.*/importlib/").match
 
 
 @attrs.frozen(kw_only=True)
@@ -199,24 +202,34 @@ class Plugins:
     def _try(self, found: Found) -> Row:
         row = Row(provenance=found.provenance, state="failed")
         given: object = None
-        plugin: Plugin[Any] | None = None
         try:
             check_name(found.name)
             with _blamed("importing it"):
                 given = found.load()
-            cls = check_class(given)
-            row = attrs.evolve(row, summary=_first_line(cls), settings_class=cls.settings_class)
-            check_hooks(cls, self._specs, partial(self._manager.parse_hookimpl_opts, cls))
+            with _blamed("checking it"):
+                cls = check_class(given)
+                row = attrs.evolve(row, summary=_first_line(cls), settings_class=cls.settings_class)
+                check_hooks(cls, self._specs, partial(self._manager.parse_hookimpl_opts, cls))
+                migrations_of(cls)
             plugin = self._make(cls, found.name)
             contributed = self._register(plugin, found.provenance)
         except ChatcoreError as error:
-            if plugin is not None and isinstance(error, PluginOff):
-                # Its commands may be what brings the thing that it lacks.
-                self.registry.add(self._contributed("register_commands", found.provenance))
+            broken = self._keep_commands(found.provenance) if isinstance(error, PluginOff) else None
             self._forget(found.name, given)
-            return self._failed(row, error)
+            return self._failed(row, broken or error)
         labels = tuple(f"{c.kind} {c.name}" for c in contributed)
         return attrs.evolve(row, state="on", plugin=plugin, contributes=labels)
+
+    def _keep_commands(self, provenance: Provenance) -> ChatcoreError | None:
+        """Adds the commands of a plugin that is off: they may be what brings the thing that it lacks. Gives what is
+        wrong with them, if they do not lack something, too."""
+        try:
+            self.registry.add(self._contributed("register_commands", provenance))
+        except PluginOff:
+            return None
+        except ChatcoreError as error:
+            return error
+        return None
 
     def _failed(self, row: Row, error: ChatcoreError) -> Row:
         row = attrs.evolve(row, state="off" if isinstance(error, PluginOff) else "failed", reason=error.in_full)
@@ -266,7 +279,7 @@ class Plugins:
             return ()
         if hook in TURN_HOOKS:
             return [Contribution(TURN_HOOKS[hook], provenance.plugin, function, provenance)]
-        with _blamed(hook), self.registry.calls.charge(provenance.plugin, hook):
+        with self.registry.calls.charge(provenance.plugin, hook), _blamed(hook):
             return contributions(hook, function(), provenance)
 
     def _implementers(self, hook: str) -> Mapping[str, Any]:
@@ -300,8 +313,8 @@ class Plugins:
 
     def migrations(self) -> Mapping[str, Path]:
         """The `migrations` directories beside the plugins' tables, for `Database.open`."""
-        tables = {row.name: row.plugin.tables[0] for row in self._rows if row.plugin and row.plugin.tables}
-        return {name: Path(inspect.getfile(table)).with_name("migrations") for name, table in tables.items()}
+        found = {row.name: migrations_of(type(row.plugin)) for row in self._rows if row.plugin}
+        return {name: directory for name, directory in found.items() if directory}
 
     async def unload(self, name: str, *, error: ChatcoreError | None = None, timeout: float = DRAIN) -> bool:
         """Takes a plugin out of the running app: what it contributed at once, itself when its calls have ended.
@@ -343,9 +356,11 @@ def _blamed(what: str) -> Iterator[None]:
 
 
 def _where(error: BaseException) -> str:
-    """The line of the plugin that an exception came from, as far as it is known."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<frozen", __file__))]
-    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    """The line of the plugin that an exception came from, as far as it is known: the innermost in its own directory,
+    since what it calls may raise far away from what is to be mended."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _LOADING(frame.filename)]
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(frames[0].filename).parent)]
+    return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def _first_line(documented: object) -> str:

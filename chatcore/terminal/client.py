@@ -204,6 +204,8 @@ async def connected(url: str, token: str | None, model: str | None) -> AsyncIter
     """A conversation with the server at a URL."""
     if not _is_address(url):
         raise RequestError(f"{url!r} is not the address of a server", hint="write it like http://127.0.0.1:8000")
+    if token and not (token.isascii() and token.isprintable()):
+        raise RequestError("the token has characters that are in no token", hint="see that all of it is copied, alone")
     headers = {"authorization": f"Bearer {token}"} if token else {}
     async with make_client(base_url=url, headers=headers, timeouts=TIMEOUTS) as http:
         yield ChatClient(http, model)

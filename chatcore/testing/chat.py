@@ -11,6 +11,7 @@ import attrs
 from chatcore import sse, wire
 from chatcore.config import Config, Loaded
 from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.plugins.find import Named
 from chatcore.testing.scripted import ScriptedProvider
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def frames(content: bytes) -> tuple[Frame, ...]:
 @asynccontextmanager
 async def running_chat(
     directory: Path,
-    *plugins: type[Plugin[Any]],
+    *plugins: type[Plugin[Any]] | Named,
     provider: ScriptedProvider | None = None,
     config: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -102,7 +103,7 @@ async def running_chat(
 
     Args:
         directory: the runtime data.
-        plugins: plugin classes; each is named like its class, in lower case.
+        plugins: plugin classes; each is named like its class, in lower case, or comes as `("name", Class)`.
         provider: what answers; one that says "ok" if there is none.
         config: fields of `Config` that differ from the defaults. The server is strict unless this says otherwise.
         settings: the settings of the first plugin.
@@ -115,10 +116,10 @@ async def running_chat(
 
     provider = provider or ScriptedProvider()
     values = Config(**{"data": directory, "port": 0, "strict": True, **(config or {})})
-    tables = {plugins[0].__name__.lower(): dict(settings)} if plugins and settings else {}
+    named = [plugin if isinstance(plugin, tuple) else (plugin.__name__.lower(), plugin) for plugin in plugins]
+    tables = {named[0][0]: dict(settings)} if named and settings else {}
     loaded = Loaded(config=values, plugins=tables, environ=environ or {})
-    named = [("scripted", _plugin_of(provider)), *((plugin.__name__.lower(), plugin) for plugin in plugins)]
-    app = create_app(loaded, plugins=named, discover=False)
+    app = create_app(loaded, plugins=[("scripted", _plugin_of(provider)), *named], discover=False)
     async with (
         serving(app, values) as url,
         httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client,

@@ -301,6 +301,19 @@ async def test_sick_provider_is_named_and_the_others_are_shown(error, said, capl
     assert "provider sick" in caplog.text
 
 
+@pytest.mark.parametrize("models", [["a"], [None], [Model(None, "a")], [Model(["a"], "a")], None, 5])
+async def test_provider_that_lists_no_models_is_named(models, caplog):
+    """What it gives in their place is nobody else's trouble."""
+
+    class Wrong(Source):
+        async def models(self):
+            return models
+
+    found, errors = await Catalogues().read([Wrong("wrong"), Source("echo", ("echo",))])
+    assert (ids(found), list(errors)) == (["echo"], ["wrong"])
+    assert "provider wrong failed to list its models" in caplog.text
+
+
 async def test_provider_that_hangs_is_left_out():
     """After a while the others are shown without it."""
     hanging = Source("slow", ("s",), gate=asyncio.Event())

@@ -17,7 +17,7 @@ from quart import Quart
 from chatcore.access import Access, Activatable, authenticated, current_principal
 from chatcore.builtin.tokens import FRESH, BearerTokens, Lifetime, Tokens
 from chatcore.config import Config
-from chatcore.database import Database
+from chatcore.database import Database, tables
 from chatcore.database import Tokens as TokenTable
 from chatcore.errors import ChatcoreError, Conflict, NotFound, Unauthenticated
 from chatcore.hooks import Context, NoSettings
@@ -56,6 +56,15 @@ def bearer(table: TokenTable, clock: Clock) -> BearerTokens:
 
 async def ask(bearer: BearerTokens, authorization: str | None) -> Principal | None:
     return await bearer.authenticate(Credentials({} if authorization is None else {"authorization": authorization}))
+
+
+async def test_who_has_a_token_is_let_in_when_nothing_can_be_written(table: TokenTable, bearer: BearerTokens) -> None:
+    """As when the disk is full: what is stored can still be read, by those whose it is."""
+    _, token = await table.create("ann", ["*"], "")
+    full = "CREATE TRIGGER full BEFORE UPDATE ON token BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+    await table.database.write(lambda: tables.execute(full))
+    assert await ask(bearer, f"Bearer {token}") == Principal("ann", frozenset({"*"}))
+    assert (await table.list())[0].last_used_at is None
 
 
 # --- the authenticator ------------------------------------------------------------------------------------------------

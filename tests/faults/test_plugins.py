@@ -178,6 +178,37 @@ async def test_a_hook_that_blocks_is_named(serve, plugins_dir):
     assert server.log.count(b"blocked the event loop") == 1
 
 
+@pytest.mark.slow
+async def test_a_plugin_that_blocks_the_end_is_named(serve, plugins_dir):
+    """While the server closes it, too: whoever waits for that learns whom to ask."""
+    add(plugins_dir, lasting=LASTING)
+    server, client = await serve()
+    await client.aclose()
+    assert await server.end() == 0
+    line = await logged(server, "blocked the event loop")
+    assert re.search(rf"plugin lasting \({plugins_dir}/lasting.py\): Lasting.open ", line)
+
+
+LASTING = """
+import time
+from contextlib import asynccontextmanager
+from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.protocols import Lifespan
+
+class Lasting(Plugin[NoSettings]):
+    "Takes long to close, and lets nobody else do anything meanwhile."
+
+    @hookimpl
+    def register_lifespans(self):
+        yield Lifespan("lasting", self.open)
+
+    @asynccontextmanager
+    async def open(self):
+        yield
+        time.sleep(0.5)
+"""
+
+
 # --- routes that stream -----------------------------------------------------------------------------------------------
 
 STREAMS = """

@@ -17,15 +17,19 @@ from chatcore.config import Config, Loaded
 from chatcore.database import Database
 from chatcore.database import Tokens as TokenTable
 from chatcore.errors import PluginError
+from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.protocols import Credentials
 from chatcore.testing.contracts import (
     AuthenticatorContract,
     BlobStoreContract,
+    Installation,
+    PluginContract,
     ProviderContract,
     check_plugin,
     quiet,
     readme,
 )
+from chatcore.testing.contracts.installed import Contributed
 from chatcore.testing.scripted import ScriptedProvider
 
 BROKEN = Path(__file__).with_name("broken.py")
@@ -48,6 +52,24 @@ class TestScripted(ProviderContract):
     @pytest.fixture
     def provider(self):
         return ScriptedProvider()
+
+
+class Guard(Plugin[NoSettings]):
+    """Lets nobody in."""
+
+    name = "guard"
+
+    @hookimpl
+    def register_auth(self):
+        yield self
+
+    async def authenticate(self, credentials):
+        return None
+
+
+async def test_a_plugin_that_lets_nobody_in_loads(tmp_path):
+    """What the rule wants to know it does not ask as somebody who has to sign in."""
+    await PluginContract().test_it_loads(Installation(Guard), tmp_path, lambda name, value: None)
 
 
 class TestDisk(BlobStoreContract):
@@ -278,15 +300,31 @@ def loaded(directory):
     return Loaded(config=Config(data=directory / "data", plugins_dir=BROKEN.parents[1] / "plugins_bad"))
 
 
-def test_check_tells_each_rule_of_what_a_plugin_contributes(tmp_path):
-    """The rules of the plugin and of its provider are listed with their names; all are met or say why not checked."""
-    rules = check_plugin("echo", loaded(tmp_path))
+@pytest.mark.parametrize(
+    ("plugin", "rule"),
+    [
+        ("echo", "provider echo: A complete answer has exactly one Finish"),
+        pytest.param("tokens", "authenticator tokens: Any text in a header gives", marks=pytest.mark.slow),
+        pytest.param("disk", "blob store disk: What is not a key is refused", marks=pytest.mark.slow),
+    ],
+)
+def test_check_tells_each_rule_of_what_a_plugin_contributes(tmp_path, plugin, rule):
+    """The rules of the plugin and of what it gives are listed with their names; all are met or say why not checked."""
+    rules = check_plugin(plugin, loaded(tmp_path))
     assert {rule.met for rule in rules} == {True, None}
     assert all(rule.detail for rule in rules if rule.met is None)
     names = [rule.name for rule in rules]
     assert len(names) == len(set(names))
-    assert any(name.startswith("provider echo: A complete answer has exactly one Finish") for name in names)
+    assert any(name.startswith(rule) for name in names)
     assert any(name.startswith("A strict server starts with it") for name in names)
+
+
+@pytest.mark.parametrize("contract", Contributed.__subclasses__())
+def test_no_parameter_of_a_rule_hides_what_check_gives(contract):
+    """A rule that is tried with several values names them otherwise than the fixtures through which it is run."""
+    rules = [getattr(contract, name) for name in dir(contract) if name.startswith("test_")]
+    marks = [mark for rule in rules for mark in getattr(rule, "pytestmark", ()) if mark.name == "parametrize"]
+    assert {mark.args[0] for mark in marks}.isdisjoint({"installed", "contribution", "value"})
 
 
 def test_check_of_a_plugin_that_is_off(tmp_path):
@@ -327,7 +365,7 @@ TOOL = """
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.tools import Tool
 
-class Well(Plugin[NoSettings]):
+class Echo(Plugin[NoSettings]):
     "Looks out of the window."
 
     @hookimpl
@@ -341,7 +379,8 @@ class Well(Plugin[NoSettings]):
 
 
 def test_check_as_a_command(tmp_path):
-    """It works whatever the tests of its directory are configured to be; the exit code is 1 if a rule is broken."""
+    """It works whatever the tests of its directory are configured to be, and whatever the plugin's class is called; the
+    exit code is 1 if a rule is broken."""
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     (tmp_path / "conftest.py").write_text("raise RuntimeError\n")
     (tmp_path / "plugins").mkdir()

@@ -106,17 +106,32 @@ class Catalogues:
             ProviderError: at least one provider failed, and the others have no models.
         """
         providers = tuple(providers)
-        answers = await asyncio.gather(*(_models(provider, self._patience) for provider in providers))
+        answers = await asyncio.gather(*(self._listed(provider) for provider in providers))
         lists: list[tuple[Entry, ...]] = []
         failures: dict[str, ProviderError] = {}
         for provider, answer in zip(providers, answers, strict=True):
             if isinstance(answer, ProviderError):
                 failures[provider.name] = answer
             else:
-                lists.append(self._entries(provider.name, answer))
+                lists.append(answer)
         if failures and not any(lists):
             raise next(iter(failures.values()))
         return self._merge(lists), {name: error.message for name, error in failures.items()}
+
+    async def _listed(self, provider: Provider) -> tuple[Entry, ...] | ProviderError:
+        try:
+            async with asyncio.timeout(self._patience):
+                models = tuple(await provider.models())
+            return self._entries(provider.name, models)
+        except TimeoutError:
+            error: ChatcoreError = ProviderUnavailable(f"no list of models within {self._patience:.0f} s")
+        except ChatcoreError as failure:
+            error = failure
+        except Exception:  # a plugin's code: its fault must not hide the models of the others
+            logger.exception("provider %s failed to list its models", provider.name)
+            return ProviderError("its list of models failed: see the server's log")
+        logger.warning("provider %s has no list of models: %s", provider.name, error)
+        return error if isinstance(error, ProviderError) else ProviderError(error.message, hint=error.hint)
 
     def _entries(self, provider: str, models: tuple[Model, ...]) -> tuple[Entry, ...]:
         known = self._known.get(provider)
@@ -132,21 +147,6 @@ class Catalogues:
                 by_id.setdefault(entry.info["id"], entry)
             self._merged = lists, Catalogue(tuple(by_id.values()))
         return self._merged[1]
-
-
-async def _models(provider: Provider, patience: float) -> tuple[Model, ...] | ProviderError:
-    try:
-        async with asyncio.timeout(patience):
-            return tuple(await provider.models())
-    except TimeoutError:
-        error: ChatcoreError = ProviderUnavailable(f"no list of models within {patience:.0f} s")
-    except ChatcoreError as failure:
-        error = failure
-    except Exception:  # a plugin's code: its fault must not hide the models of the others
-        logger.exception("provider %s failed to list its models", provider.name)
-        return ProviderError("its list of models failed: see the server's log")
-    logger.warning("provider %s has no list of models: %s", provider.name, error)
-    return error if isinstance(error, ProviderError) else ProviderError(error.message, hint=error.hint)
 
 
 def enrich(model: Model) -> JsonObject:

@@ -116,14 +116,14 @@ class AuthenticatorContract:
             with pytest.raises(Unauthenticated):
                 await authenticator.authenticate(wrong)
 
-    @pytest.mark.parametrize("value", _GARBAGE, ids=lambda value: ascii(value[:20]))
-    async def test_garbage_breaks_nothing(self, authenticator: Authenticator, value: str) -> None:
+    @pytest.mark.parametrize("garbage", _GARBAGE, ids=lambda garbage: ascii(garbage[:20]))
+    async def test_garbage_breaks_nothing(self, authenticator: Authenticator, garbage: str) -> None:
         """Any text in a header gives an answer or Unauthenticated: everybody can send one."""
         for header in _HEADERS:
             try:
-                answer = await authenticator.authenticate(Credentials({header: value}, "192.0.2.1"))
+                answer = await authenticator.authenticate(Credentials({header: garbage}, "192.0.2.1"))
             except Unauthenticated:
                 continue
             except Exception as error:  # noqa: BLE001  that is the rule
-                pytest.fail(f"{header}: {value[:40]!r} raised {type(error).__name__}: {error}")
+                pytest.fail(f"{header}: {garbage[:40]!r} raised {type(error).__name__}: {error}")
             assert answer is None or isinstance(answer, Principal), f"{header} gave {answer!r}"

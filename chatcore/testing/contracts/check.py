@@ -57,7 +57,7 @@ def check_plugin(name: str, loaded: Loaded) -> Sequence[Rule]:
     except Exception as error:  # noqa: BLE001  a plugin's code: why it cannot be imported is what was asked for
         row = _row(found, settings)
         return [Rule("It can be imported.", False, row.reason or str(error))]
-    installation = Installation(cls, loaded.plugins.get(name, {}), loaded.environ)
+    installation = Installation(cls, loaded.plugins.get(name, {}), loaded.environ, name)
     return [*_run(installation, _row(found, settings)), *_left_out(name, loaded.config.data / "plugins" / name)]
 
 
