@@ -35,7 +35,7 @@ from chatcore.types import LOCAL, Principal
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 0.5
+PATIENCE = 1.0
 """Seconds after which a public view is answered without knowing who asks."""
 
 ORDINARY = "chat"
