@@ -214,7 +214,8 @@ async def test_a_conversation_over_the_limit_is_refused_before_it_is_loaded(star
 
 
 async def test_an_answer_without_end_is_ended(start: Start, model: Model) -> None:
-    """When it has as many bytes as a turn may say; what there is of it is stored, and has cost a few times as much."""
+    """When it has as many bytes as a turn may say; what there is of it is stored, with the reason, and has cost a few times
+    as much."""
     limit = 20 * MEGABYTE
     async with start(CHATCORE_MAX_ANSWER=str(limit)) as chat:
         model.endless = True
@@ -222,6 +223,7 @@ async def test_an_answer_without_end_is_ended(start: Start, model: Model) -> Non
             assert await chat.ask("endless") == 200
         model.endless = False
         stored = (await chat.client.get("/api/chat/session/endless/messages")).json()["messages"]
-        assert [message["role"] for message in stored] == ["user", "assistant"]
+        assert [message["role"] for message in stored] == ["user", "assistant", "assistant"]
         assert stored[1]["status"] == "partial"
+        assert stored[2]["content"].startswith("Paused: ")
         assert stored[1]["content"].startswith("Well. Well. ")
