@@ -214,8 +214,7 @@ async def test_a_conversation_over_the_limit_is_refused_before_it_is_loaded(star
 
 
 async def test_an_answer_without_end_is_ended(start: Start, model: Model) -> None:
-    """When it has as many bytes as a turn may say; what there is of it is stored, with the reason, and has cost a few times
-    as much."""
+    """When it has as many bytes as a turn may say. What there is of it is stored, with the reason."""
     limit = 20 * MEGABYTE
     async with start(CHATCORE_MAX_ANSWER=str(limit)) as chat:
         model.endless = True
