@@ -34,7 +34,7 @@ LARGEST = {
     "accounts": 557,
     "database": 2927,
     "operation": 619,
-    "serving": 734,
+    "serving": 740,
     "terminal": 591,
     "commands": 478,
     "": 7745,

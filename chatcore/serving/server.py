@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import faulthandler
 import gc
 import logging
 import signal
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 DRAIN_TIME = 3.0
 """Seconds that running answers have to store what they have when the server stops."""
+STOP_TIME = 8.0
+"""Seconds in which a server that is to end has ended, whatever its plugins do."""
 
 SELDOM = 30
 """Collections of what is young, of which one is followed by a look at everything; Python's own number is 10."""
@@ -121,6 +124,12 @@ def pass_over_what_stays() -> None:
     gc.set_threshold(*gc.get_threshold()[:2], SELDOM)
 
 
+def end_in_time() -> None:
+    """Ends the process by force if it has not ended by itself in `STOP_TIME`, and says on the standard error where it
+    hangs. What was told is stored by then, and what is half done the next start closes, as after any kill."""
+    faulthandler.dump_traceback_later(STOP_TIME, exit=True)
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop  # noqa: PLC0415  not there on every platform
@@ -151,6 +160,7 @@ async def _serve_until_signal(app: Quart, config: Config) -> bool:
         logger.info("plugins: %s", ", ".join(plugins_on(app)) or "none but the built-in ones")
         pass_over_what_stays()
         await stop.wait()
+        end_in_time()
     return watching is not None and watching.done()
 
 

@@ -14,7 +14,7 @@ from chatcore import logs
 from chatcore.app import create_app
 from chatcore.config import Config, Loaded
 from chatcore.errors import ChatcoreError, ConfigError
-from chatcore.serving.server import pass_over_what_stays, plugins_on, run_loop, served
+from chatcore.serving.server import end_in_time, pass_over_what_stays, plugins_on, run_loop, served
 from chatcore.state import State
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ async def _serve_until_told(app: Quart, config: Config, listening: socket, line:
             answered = asyncio.create_task(_answered(state))
             await asyncio.wait([stopped, answered], timeout=RETIRE_TIME, return_when=asyncio.FIRST_COMPLETED)
             answered.cancel()
+        end_in_time()
 
 
 async def _answered(state: State) -> None:

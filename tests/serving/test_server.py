@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from chatcore.database import Database
+from chatcore.serving.server import STOP_TIME
 from chatcore.testing.chat import frames
 
 StartServer = Callable[..., Awaitable[Any]]
@@ -93,6 +94,15 @@ async def test_a_second_interrupt_ends_it_at_once(start_server: StartServer, tmp
     while b"stopping" not in server.log:
         await asyncio.sleep(0.01)
     assert await asyncio.wait_for(server.end(signal.SIGINT), 5) == -signal.SIGINT
+
+
+@pytest.mark.slow
+async def test_it_ends_in_time_whatever_a_plugin_does(start_server: StartServer, tmp_path: Path) -> None:
+    """It is said which code holds it up."""
+    (tmp_path / "lingers.py").write_text(LINGERS)
+    server = await start_server(*OPTIONS, "--plugins-dir", str(tmp_path))
+    assert await asyncio.wait_for(server.end(), STOP_TIME + 5) == 1
+    assert b"lingers.py" in server.log.split(b"Timeout")[-1]
 
 
 @pytest.mark.slow
