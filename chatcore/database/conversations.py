@@ -162,7 +162,7 @@ class Conversations:
     ) -> tuple[StoredMessage, ...]:
         """Stores what is known of an answer that its worker did not live to end, below the last message of its run, or
         below `question` if it has none; if that is gone, nothing. The places of its tools' answers stay as they are,
-        and wait no longer.
+        and wait no longer. Where nothing came of it, the last answer to the question is the conversation's again.
 
         `told` are the messages that the run's log tells of. The worker may have stored an answer and died before the
         log told of it: then that one is given, with what follows it, and is not stored a second time.
@@ -170,7 +170,7 @@ class Conversations:
         Raises:
             RunLost: another worker recovers it.
         """
-        key, _ = _find(principal.id, conversation_id)
+        key, conversation = _find(principal.id, conversation_id)
         runs.hold(run_id, self.database.worker)
         tables.execute("UPDATE message SET state = 'complete' WHERE run_id = ? AND state = 'pending'", run_id)
         earlier = rows.tree(key, conversation_id, run_id)
@@ -178,8 +178,12 @@ class Conversations:
         if told is not None and (untold := [answer for answer in answers if answer not in told]):
             return tuple(message for message in earlier if message.id >= untold[0])
         parent = earlier[-1].id if earlier else question
-        if parent is not None and parent not in rows.nodes(key):
+        nodes = rows.nodes(key)
+        if parent is not None and parent not in nodes:
             return ()
+        if parent is not None and not messages and conversation.leaf == parent:
+            leaf = tree.newest_below(nodes, parent)
+            tables.execute('UPDATE conversation SET leaf = ? WHERE "key" = ?', leaf, key)
         return _add_answer(self.database.worker, principal.id, conversation_id, parent, messages)
 
     @reads

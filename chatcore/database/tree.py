@@ -46,6 +46,15 @@ def surviving_ancestor(nodes: Nodes, gone: frozenset[int], message_id: int | Non
     return message_id
 
 
+def newest_below(nodes: Nodes, message_id: int) -> int:
+    """The message that was stored last among one and all below it."""
+    below = {message_id}
+    for node_id in sorted(nodes):  # a message is stored after the one above it
+        if nodes[node_id].parent_id in below:
+            below.add(node_id)
+    return max(below)
+
+
 def _ties(nodes: Nodes, questions: Mapping[str, int | None]) -> Mapping[int, list[int]]:
     """For each message, those that go with it."""
     by_client_id = defaultdict(list)

@@ -288,6 +288,24 @@ async def test_answer_that_the_log_did_not_live_to_tell_of(
     assert len(await conversations.path(ann, "c")) == 4
 
 
+async def test_dead_run_that_said_nothing(
+    begin: Any, user: User, answer: Answer, conversations: Conversations, ann: Principal, new_run: MakeRun
+) -> None:
+    """Of an answer that was to be made anew the earlier one, the last of several, is the conversation's again."""
+    first = await begin(user("One"))
+    question = first.path[-1].id
+    for text in "12":
+        await begin(after=question)
+        await conversations.add_answer(ann, "c", question, answer(text))
+    path = await conversations.path(ann, "c")
+    await begin(after=question, run=new_run("r"))
+    assert await conversations.recover_answer(ann, "c", "r", question, [], told=[]) == ()
+    assert await conversations.path(ann, "c") == path
+    asked = await begin(user("Two"), run=new_run("s"))
+    assert await conversations.recover_answer(ann, "c", "s", asked.path[-1].id, [], told=[]) == ()
+    assert await conversations.path(ann, "c") == asked.path
+
+
 async def test_dead_run_whose_question_is_gone(
     begin: Any, user: User, answer: Answer, conversations: Conversations, ann: Principal, new_run: MakeRun
 ) -> None:
