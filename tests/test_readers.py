@@ -310,8 +310,10 @@ async def test_a_run_that_is_deleted_is_in_nobodys_way(here: Runs, there: Runs) 
         await asyncio.sleep(0.001)
     await here._conversations.delete(ANN, "crun", even_saved=True)
     await making_room
+    assert not run.ended
     run.stop.request("user")
     await run.over.wait()
+    assert run.ended
 
 
 async def test_signals_of_the_past_are_swept(here: Runs) -> None:

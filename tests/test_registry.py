@@ -129,7 +129,10 @@ def test_all_duplicates_are_said_at_once():
 
 def test_the_same_name_of_another_kind_is_no_duplicate():
     """A plugin's provider, source and store may all be called like it."""
-    registry_of(contribution("provider", FakeProvider("x")), contribution("tool source", Source("x"), "beta"))
+    registry = registry_of(
+        contribution("provider", FakeProvider("x")), contribution("tool source", Source("x"), "beta")
+    )
+    assert [registry.of(kind)[0].name for kind in ("provider", "tool source")] == ["x", "x"]
 
 
 def test_a_plugin_that_contradicts_itself_is_its_own_fault():

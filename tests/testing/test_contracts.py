@@ -69,7 +69,9 @@ class Guard(Plugin[NoSettings]):
 
 async def test_a_plugin_that_lets_nobody_in_loads(tmp_path):
     """What the rule wants to know it does not ask as somebody who has to sign in."""
-    await PluginContract().test_it_loads(Installation(Guard), tmp_path, lambda name, value: None)
+    told = {}
+    await PluginContract().test_it_loads(Installation(Guard), tmp_path, told.__setitem__)
+    assert told["detail"].startswith("in ")
 
 
 class TestDisk(BlobStoreContract):

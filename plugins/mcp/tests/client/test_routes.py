@@ -96,12 +96,7 @@ async def test_servers_are_listed(api: Api):
         "connected": True,
         "status": "connected",
         "error": None,
-        "disabled_tools": [],
-        "tool_prefix": None,
-        "contexts": [],
-        "tool_overrides": {},
-        "kiosk_enabled": False,
-        "frontend_enabled": True,
+        **PLAIN,
         "sign_in": None,
     }
 
