@@ -30,16 +30,16 @@ from chatcore.errors import (
     ValidationFailed,
 )
 from chatcore.hooks import Plugin
-from chatcore.lifespans import Lifespans
 from chatcore.openapi import Violation
+from chatcore.operation.published import keep_publishing
+from chatcore.operation.watchdog import Watchdog
 from chatcore.plugins import Plugins
-from chatcore.published import keep_publishing
+from chatcore.plugins.lifespans import Lifespans
 from chatcore.requests import bound
 from chatcore.routing import Rule
-from chatcore.runs import Runs
+from chatcore.runs.runs import Runs
 from chatcore.state import State
 from chatcore.streams import Streams
-from chatcore.watchdog import Watchdog
 from chatcore.worker import Presence
 
 logger = logging.getLogger(__name__)

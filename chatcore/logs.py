@@ -40,7 +40,7 @@ class _PlaceFilter(logging.Filter):
 
 
 class _ConsoleFormatter(logging.Formatter):
-    """`12:30:01 warning chatcore.runs: … [run=…]`; of several workers, the second writes `[2] warning`."""
+    """`12:30:01 warning chatcore.runs.runs: … [run=…]`; of several workers, the second writes `[2] warning`."""
 
     def format(self, record: logging.LogRecord) -> str:
         worker = getattr(record, "worker", None)

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from chatcore.attachments import Attachments
     from chatcore.config import Config
     from chatcore.database import Conversations, Database, RecentDocuments
-    from chatcore.lifespans import Lifespans
+    from chatcore.operation.watchdog import Watchdog
     from chatcore.plugins import Plugins
-    from chatcore.registry import Registry
-    from chatcore.runs import Runs
+    from chatcore.plugins.lifespans import Lifespans
+    from chatcore.plugins.registry import Registry
+    from chatcore.runs.runs import Runs
     from chatcore.streams import Streams
-    from chatcore.watchdog import Watchdog
 
 
 MOST_HISTORIES = 2**28

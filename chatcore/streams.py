@@ -20,10 +20,10 @@ from quart.wrappers.response import DataBody, IterableBody
 
 from chatcore import wire
 from chatcore.errors import ChatcoreError, Overloaded
-from chatcore.readers import Batch, Reader
 from chatcore.room import Room
+from chatcore.runs.readers import Batch, Reader
+from chatcore.runs.stop import SERVER_STOPPED, Stop
 from chatcore.serving.direct import EXTENSION, Write
-from chatcore.stop import SERVER_STOPPED, Stop
 from chatcore.types import Event
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ import pytest
 
 from chatcore import attachments, sse
 from chatcore.builtin.disk import DiskFiles
-from chatcore.chunks import ChunkReader
 from chatcore.database import Conversations
 from chatcore.errors import NotFound
+from chatcore.openai.chunks import ChunkReader
 from chatcore.testing.chat import Chat, Reply
 from chatcore.testing.scripted import ScriptedProvider, call, text
 from chatcore.tools import Tool, ToolResult

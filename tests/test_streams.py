@@ -1,8 +1,10 @@
 """Responses that stream (chatcore/streams.py)."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
+import httpx
 import pytest
 from quart import Blueprint, Response
 
@@ -10,7 +12,7 @@ from chatcore import streams
 from chatcore.access import public
 from chatcore.errors import Overloaded
 from chatcore.hooks import NoSettings, Plugin, hookimpl
-from chatcore.readers import LiveReader
+from chatcore.runs.readers import LiveReader
 from chatcore.serving.direct import WithDirect
 from chatcore.testing.chat import Chat, frames
 from chatcore.testing.scripted import ScriptedProvider, text
@@ -173,7 +175,7 @@ async def test_many_events_that_are_large_together_are_rendered_in_turn() -> Non
 
 
 class Large(Plugin[NoSettings]):
-    """An answer of four megabytes."""
+    """An answer of 16 MiB: more than a system keeps for a client that does not read."""
 
     name = "large"
 
@@ -184,7 +186,7 @@ class Large(Plugin[NoSettings]):
         @routes.get("/large")
         @public
         async def large() -> Response:
-            return Response(bytes(range(256)) * 2**14)
+            return Response(bytes(range(256)) * 2**16)
 
         yield routes
 
@@ -192,19 +194,24 @@ class Large(Plugin[NoSettings]):
 async def test_large_answers_that_wait_for_their_clients_are_bounded(
     make_chat: MakeChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is always given, whole; of those that come while it waits, as many as there is room for, and then 503."""
-    monkeypatch.setattr(streams, "MOST_WAITING", 2**23)
+    """As many are given as there is room for, and then 503, until those who have one have taken it or left."""
+    monkeypatch.setattr(streams, "MOST_WAITING", 2**25)
     chat = await make_chat(Large)
-    async with chat.client.stream("GET", "/large"), chat.client.stream("GET", "/large"):
+    # How much a system takes for a client is its own affair, if the client does not say.
+    little = httpx.AsyncHTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)])
+    async with (
+        httpx.AsyncClient(base_url=chat.client.base_url, transport=little) as client,
+        client.stream("GET", "/large"),
+        client.stream("GET", "/large"),
+    ):
         refused = await chat.client.get("/large")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert refused.json()["code"] == "overloaded"
         assert chat.app.extensions["chatcore"].answered.sums()[("503",)] == 1  # which an operator wants to be told of
-    monkeypatch.setattr(streams, "MOST_WAITING", 2**20)
     async with asyncio.timeout(10):
         while (answer := await chat.client.get("/large")).status_code == 503:
             pass  # those who left are soon forgotten
-    assert answer.content == bytes(range(256)) * 2**14
+    assert answer.content == bytes(range(256)) * 2**16
 
 
 async def test_what_comes_goes_the_short_way(make_chat: MakeChat, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import attrs
 from chatcore.errors import ProviderUnavailable
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.protocols import Health, Provider
-from chatcore.toolcalls import without_frame
+from chatcore.runs.toolcalls import without_frame
 from chatcore.types import (
     Finish,
     Message,

@@ -16,8 +16,8 @@ from chatcore.database.messages import NewMessage
 from chatcore.database.repository import reads, writes
 from chatcore.database.runs import NewRun
 from chatcore.database.search import found
+from chatcore.database.titles import auto_title
 from chatcore.errors import Conflict, NotFound
-from chatcore.titles import auto_title
 from chatcore.tools import JsonObject
 from chatcore.types import Content, Principal, StoredMessage
 

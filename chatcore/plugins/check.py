@@ -11,8 +11,8 @@ import attrs
 
 from chatcore.errors import PluginError
 from chatcore.hooks import API_VERSION, Plugin
+from chatcore.plugins.registry import Contribution, Kind, Provenance
 from chatcore.protocols import Account, Authenticator, BlobStore, Lifespan, Provider, ToolSource
-from chatcore.registry import Contribution, Kind, Provenance
 from chatcore.tools import Tool
 
 if TYPE_CHECKING:

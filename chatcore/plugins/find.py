@@ -16,7 +16,7 @@ import attrs
 
 from chatcore.errors import ConfigError, PluginError
 from chatcore.hooks import Plugin
-from chatcore.registry import Provenance
+from chatcore.plugins.registry import Provenance
 
 GROUP = "chatcore"
 """The entry-point group. An entry's name is the plugin's name, its value `package:Class`."""

@@ -25,9 +25,9 @@ from chatcore.hooks import Context, Host, Plugin, hookspec
 from chatcore.plugins import turns
 from chatcore.plugins.check import TURN_HOOKS, check_class, check_hooks, contributions, migrations_of
 from chatcore.plugins.find import Found, Named, check_name, find, forget_module
-from chatcore.registry import Contribution, Provenance, Registry
+from chatcore.plugins.registry import Contribution, Provenance, Registry
+from chatcore.plugins.trust import Trust
 from chatcore.tools import JsonObject
-from chatcore.trust import Trust
 from chatcore.types import Turn, TurnResult
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import logging
 
 from chatcore.errors import PluginError, RequestError
 from chatcore.plugins.check import place
-from chatcore.registry import Contribution, Registry
+from chatcore.plugins.registry import Contribution, Registry
 from chatcore.types import Turn, TurnResult
 
 logger = logging.getLogger(__name__)

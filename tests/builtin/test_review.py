@@ -6,8 +6,8 @@ from typing import Any
 import attrs
 import pytest
 
-from chatcore import trust
 from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.plugins import trust
 from chatcore.protocols import Authenticator, Credentials
 from chatcore.testing.chat import Chat
 from chatcore.testing.scripted import ScriptedProvider, call, text

@@ -13,12 +13,13 @@ import attrs
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from chatcore import access, lifespans
+from chatcore import access
 from chatcore.builtin import tokens
 from chatcore.builtin.service import readiness
 from chatcore.database import Tokens
 from chatcore.hooks import NoSettings, Plugin, hookimpl
-from chatcore.metrics import METRICS
+from chatcore.operation.metrics import METRICS
+from chatcore.plugins import lifespans
 from chatcore.protocols import Health, Lifespan
 from chatcore.testing.scripted import ScriptedProvider
 

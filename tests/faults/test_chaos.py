@@ -9,7 +9,7 @@ import attrs
 import httpx
 import pytest
 
-from chatcore import openai
+from chatcore.openai import provider as openai
 from chatcore.testing.chaos import Chaos
 from chatcore.testing.chaos.models import ANSWER, MODELS, TEXT
 from chatcore.testing.chat import frames

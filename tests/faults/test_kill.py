@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from chatcore import sse
-from chatcore.toolcalls import UNKNOWN_OUTCOME
+from chatcore.runs.toolcalls import UNKNOWN_OUTCOME
 
 StartWorkers = Callable[..., Awaitable[Any]]
 

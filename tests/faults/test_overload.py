@@ -27,12 +27,14 @@ import httpx
 import pytest
 from quart import Blueprint, Response, websocket
 
-from chatcore import readers, requests, runlog, sse, state, streams, turn
+from chatcore import requests, sse, state, streams
 from chatcore.access import public
 from chatcore.builtin.chat.settings import LARGEST_SETTINGS
 from chatcore.config import Config
 from chatcore.database.messages import VALUE
 from chatcore.hooks import NoSettings, Plugin, hookimpl
+from chatcore.runs import log as runlog
+from chatcore.runs import readers, turn
 from chatcore.serving import connections, sockets
 
 KEEP_ALIVE, BODY_TIMEOUT, MAX_BODY, MAX_STREAMS = 1.0, 0.6, 200_000, 5

@@ -171,7 +171,7 @@ async def test_a_hook_that_blocks_is_named(serve, plugins_dir):
     assert spoken(answer.content) == "hello"
     line = await logged(server, "blocked the event loop")
     assert re.search(
-        rf"warning chatcore.watchdog: plugin blocks \({plugins_dir}/blocks.py\): Blocks.prepare_turn "
+        rf"warning chatcore.operation.watchdog: plugin blocks \({plugins_dir}/blocks.py\): Blocks.prepare_turn "
         rf"\({plugins_dir}/blocks.py:15\) blocked the event loop for [23]\d\d ms; use asyncio.to_thread for ",
         line,
     )

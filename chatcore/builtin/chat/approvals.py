@@ -8,8 +8,8 @@ from chatcore.builtin.chat.records import approval_record, question_record
 from chatcore.builtin.chat.requests import AnswerRequest, DecisionRequest
 from chatcore.database import Approvals, Questions
 from chatcore.openapi import describe
-from chatcore.questions import give_answer
 from chatcore.requests import read_body
+from chatcore.runs.questions import give_answer
 from chatcore.state import current
 from chatcore.tools import QuestionAnswer
 

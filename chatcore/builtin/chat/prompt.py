@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import attrs
 
 from chatcore.attachments import attachment_id
-from chatcore.toolcalls import UNKNOWN_OUTCOME, as_data
+from chatcore.runs.toolcalls import UNKNOWN_OUTCOME, as_data
 from chatcore.tools import JsonObject, ToolCall
 from chatcore.types import Content, Message, StoredMessage
 

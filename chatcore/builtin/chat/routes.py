@@ -21,8 +21,8 @@ from chatcore.database import Approvals, Conversation, Questions
 from chatcore.errors import ChatcoreError, NotFound, RequestError, TooLarge
 from chatcore.openapi import describe
 from chatcore.protocols import GenerationLookup
-from chatcore.readers import Reader
 from chatcore.requests import read_body, read_query
+from chatcore.runs.readers import Reader
 from chatcore.state import State, current
 from chatcore.types import Message
 

@@ -8,13 +8,14 @@ from importlib.metadata import version
 from quart import Blueprint, Response
 from quart.typing import ResponseReturnValue
 
-from chatcore import published, state
+from chatcore import state
 from chatcore.access import public, requires
 from chatcore.builtin.service.readiness import Readiness, health
 from chatcore.config import Config
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.openapi import describe
-from chatcore.published import Published
+from chatcore.operation import published
+from chatcore.operation.published import Published
 
 _TRANSPARENT_PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="

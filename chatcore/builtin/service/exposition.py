@@ -12,8 +12,8 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
-from chatcore.metrics import METRICS, Buckets, Metric, Readings
-from chatcore.published import Published
+from chatcore.operation.metrics import METRICS, Buckets, Metric, Readings
+from chatcore.operation.published import Published
 
 __all__ = ["CONTENT_TYPE", "text"]
 

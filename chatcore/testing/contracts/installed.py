@@ -9,8 +9,8 @@ import attrs
 import pytest
 import pytest_asyncio
 
+from chatcore.plugins.registry import Kind
 from chatcore.protocols import Authenticator, BlobStore, Provider, ToolSource
-from chatcore.registry import Kind
 from chatcore.testing.contracts.auth import AuthenticatorContract
 from chatcore.testing.contracts.plugin import Installation, PluginContract, state_of
 from chatcore.testing.contracts.provider import ProviderContract

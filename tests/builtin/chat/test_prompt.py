@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatcore.builtin.chat.prompt import BUILT_IN, compose_history, request_prompt, stored_prompt, system_prompt
-from chatcore.toolcalls import UNKNOWN_OUTCOME, as_data, without_frame
+from chatcore.runs.toolcalls import UNKNOWN_OUTCOME, as_data, without_frame
 from chatcore.tools import ToolCall
 from chatcore.types import Message, StoredMessage
 

@@ -14,7 +14,7 @@ import pytest
 
 from chatcore.errors import Forbidden, ProviderUnavailable
 from chatcore.hooks import NoSettings, Plugin, hookimpl
-from chatcore.runs import lease
+from chatcore.runs.runs import lease
 from chatcore.testing.chat import Chat, frames
 from chatcore.testing.scripted import ScriptedProvider, call, text, think
 from chatcore.tools import Tool
