@@ -109,7 +109,7 @@ ORPHAN = "INSERT INTO attachment VALUES ('a', NULL, 'a.png', 'image/png', 'a.png
 
 async def test_a_store_that_does_not_answer_keeps_no_server_from_starting(tmp_path, monkeypatch):
     """Files of deleted conversations are removed when it serves, and are in nobody's way when it ends."""
-    monkeypatch.setattr("chatcore.runs.runs.LEASE", 0.3)
+    monkeypatch.setattr("chatcore.runs.upkeep.LEASE", 0.3)
     database = Database(str(tmp_path / "chatcore.db"))
     await database.open()
     await database.write(lambda: tables.execute(ORPHAN))

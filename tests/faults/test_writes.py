@@ -166,7 +166,7 @@ def check_request(request: ModelRequest) -> None:
 async def close_left_runs(state: State) -> None:
     """What the server does when the lease of a run has run out whose end could not be stored."""
     await state.database.write(lambda: tables.execute("UPDATE run SET lease_until = 0 WHERE ended_at IS NULL"))
-    await state.runs.recover()
+    await state.runs.upkeep.recover()
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

@@ -21,9 +21,10 @@ from chatcore.errors import DatabaseError, RunLost
 from chatcore.plugins import Plugins
 from chatcore.runs import log as runlog
 from chatcore.runs import readers
+from chatcore.runs.held import lease
 from chatcore.runs.readers import Reader, StoredReader
 from chatcore.runs.run import Run
-from chatcore.runs.runs import Runs, lease
+from chatcore.runs.runs import Runs
 from chatcore.runs.turn import origin_of
 from chatcore.testing.scripted import ScriptedProvider, Step, text
 from chatcore.types import Event, Message, Principal, RunEnded, TextDelta, Turn
@@ -291,14 +292,14 @@ async def test_one_worker_at_a_time_cleans_up(here: Runs, there: Runs, tmp_path:
     from chatcore.worker import Presence
 
     presence = Presence(tmp_path / "workers")
-    assert await here.clean_up(presence)
-    assert await here.clean_up(presence)
-    assert not await there.clean_up(presence)
+    assert await here.upkeep.clean_up(presence)
+    assert await here.upkeep.clean_up(presence)
+    assert not await there.upkeep.clean_up(presence)
     await here.close()
-    assert await there.clean_up(presence)
+    assert await there.upkeep.clean_up(presence)
     dead = tmp_path / "workers" / "there.lock"  # a file without a lock: its worker has died
     dead.touch()
-    assert await here.clean_up(presence)
+    assert await here.upkeep.clean_up(presence)
     assert not dead.exists()
     presence.leave()
 
@@ -334,7 +335,7 @@ async def test_a_worker_that_was_silent_for_too_long_loses_its_runs(here: Runs, 
     while run.durable < 3:
         await asyncio.sleep(0.005)
     await here._table.renew("here", ["run"], lease(-1))
-    assert await there.recover() == 1
+    assert await there.upkeep.recover() == 1
     silence.set()
     await run.over.wait()
     assert run.lost
@@ -357,9 +358,9 @@ async def test_what_a_worker_writes_of_a_run_that_it_has_lost_is_refused(here: R
     stored = await here._conversations.add_answer(
         ANN, "crun", None, [NewMessage(message=Message(role="tool", content="?"), state="pending", run_id="run")]
     )
-    here._live["run"].stop.request("user")
-    await here._live["run"].over.wait()
-    while here._heeding is not None:  # it would read what is told
+    here._held.live["run"].stop.request("user")
+    await here._held.live["run"].over.wait()
+    while here._signals._task is not None:  # it would read what is told
         await asyncio.sleep(0.01)
     await here._table.database.write(partial(set_back, "run"))
     await there._table.claim_expired("there", datetime.now(UTC), lease())

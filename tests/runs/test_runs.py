@@ -21,9 +21,11 @@ from chatcore.plugins import Plugins
 from chatcore.protocols import Provider
 from chatcore.runs import eventlog
 from chatcore.runs import log as runlog
+from chatcore.runs.held import lease
 from chatcore.runs.readers import Batch, Reader, StoredReader, Tail
-from chatcore.runs.runs import Runs, lease
+from chatcore.runs.runs import Runs
 from chatcore.runs.turn import UNKNOWN_OUTCOME, origin_of
+from chatcore.runs.upkeep import Upkeep
 from chatcore.testing.scripted import ScriptedProvider, Step, call, text
 from chatcore.tools import Tool
 from chatcore.types import (
@@ -181,7 +183,7 @@ async def test_a_run_is_its_owners(bench: Bench) -> None:
 async def test_a_run_without_readers_is_stopped_after_its_grace(bench: Bench) -> None:
     """If leaving means stopping; one that somebody reads goes on."""
     run_id = await bench.start([text("a"), asyncio.Event()], grace=0.01)
-    run = bench.runs._live[run_id]
+    run = bench.runs._held.live[run_id]
     await run.over.wait()
     record = await bench.runs.get(ANN, run_id)
     assert (record.state, record.reason) == ("stopped", "disconnected")
@@ -195,7 +197,7 @@ async def test_the_journal_moves_to_the_logs_of_the_runs(bench: Bench, monkeypat
     elsewhere = asyncio.create_task(
         drain(StoredReader(bench.table, Tail(bench.database), await bench.runs.get(ANN, run_id), 0))
     )
-    run = bench.runs._live[run_id]
+    run = bench.runs._held.live[run_id]
     for gate in gates:
         while run.durable < len(run.events):
             await asyncio.sleep(0.005)
@@ -218,7 +220,7 @@ async def test_a_run_that_cannot_be_closed_keeps_what_was_on_disk(
     go_on, other = asyncio.Event(), asyncio.Event()
     await bench.start([other])  # keeps the journal moving
     run_id = await bench.start([text("one "), go_on, text("two")])
-    run = bench.runs._live[run_id]
+    run = bench.runs._held.live[run_id]
     log = bench.runs._log
     while run.durable < 2 or run.settled == run.durable or log._settle_at > time.monotonic():
         run.append([TextDelta("more ")])
@@ -228,8 +230,8 @@ async def test_a_run_that_cannot_be_closed_keeps_what_was_on_disk(
     go_on.set()
     await run.over.wait()
     for _ in range(2):
-        bench.runs._live["run1"].append([TextDelta("")])
-        log.touch(bench.runs._live["run1"])
+        bench.runs._held.live["run1"].append([TextDelta("")])
+        log.touch(bench.runs._held.live["run1"])
         await asyncio.sleep(0.11)
     rows = await bench.table.log(ANN, run_id, 0)
     assert rows[0].first == 1
@@ -244,8 +246,8 @@ async def test_abandoned_runs_are_closed_with_their_text(bench: Bench) -> None:
     turn, begun = await bench.begin(worker="dead", lease_until=past)
     told = [RunStarted(turn.id, turn.conversation_id, True), TextDelta("Once "), TextDelta("upon")]
     await bench.table.journal("dead", [LogRow(turn.id, 1, 3, eventlog.pack(told))])
-    assert await bench.runs.recover() == 1
-    assert await bench.runs.recover() == 0
+    assert await bench.runs.upkeep.recover() == 1
+    assert await bench.runs.upkeep.recover() == 0
     record = await bench.runs.get(ANN, turn.id)
     assert (record.state, record.reason, record.last_seq) == ("incomplete", "server_stopped", 5)
     events = await bench.read(turn.id)
@@ -275,10 +277,10 @@ async def test_a_clock_that_is_set_takes_no_run_from_a_worker_that_lives(
         enough.set()
         return False
 
-    monkeypatch.setattr("chatcore.runs.runs.LEASE", 0.1)
+    monkeypatch.setattr("chatcore.runs.upkeep.LEASE", 0.1)
     monkeypatch.setattr(RunTable, "renew", renew)
-    monkeypatch.setattr(Runs, "clean_up", clean_up)
-    keeping = asyncio.create_task(bench.runs.keep(cast(Presence, None), retention=1))
+    monkeypatch.setattr(Upkeep, "clean_up", clean_up)
+    keeping = asyncio.create_task(bench.runs.upkeep.keep(cast(Presence, None), retention=1))
     await asyncio.sleep(0)  # it has looked at the clock, and waits
     told_by_system = time.time
     monkeypatch.setattr("time.time", lambda: told_by_system() + 3600)
@@ -301,7 +303,7 @@ async def test_an_answer_that_was_stored_before_the_log_had_all_of_it_is_told_to
     told = [RunStarted(turn.id, turn.conversation_id, True), TextDelta("Once ")]
     await bench.table.journal("dead", [LogRow(turn.id, 1, 2, eventlog.pack(told))])
     bench.runs.join("me")
-    assert await bench.runs.recover() == 1
+    assert await bench.runs.upkeep.recover() == 1
     assert await bench.read(turn.id) == [
         *told,
         TextDelta("upon"),
@@ -332,13 +334,13 @@ async def test_a_tool_whose_outcome_nobody_knows_is_not_repeated(bench: Bench) -
     bench.runs.join("dead")
     bench.runs.start(attrs.evolve(turn, tools={"pay": Tool.of(pay)}), provider, lambda: ready(begun))
     await entered.wait()
-    [task] = bench.runs._tasks
+    [task] = bench.runs._generation._tasks
     task.cancel()  # as near to a killed worker as one process comes
     await asyncio.wait([task])
-    bench.runs._live.clear()
-    bench.runs._by_conversation.clear()
+    bench.runs._held.live.clear()
+    bench.runs._held._by_conversation.clear()
     bench.runs.join("me")
-    await bench.runs.recover()
+    await bench.runs.upkeep.recover()
     *_, answer = await Conversations(bench.database).path(ANN, turn.conversation_id)
     assert (answer.message.text, answer.state, answer.is_error) == (UNKNOWN_OUTCOME, "complete", True)
 
@@ -384,7 +386,7 @@ async def test_a_log_that_cannot_be_written_does_not_stop_a_relaxed_answer(
     monkeypatch.setattr(RunTable, "settle", fail)
     go_on = asyncio.Event()
     run_id = await bench.start([text("one "), go_on, text("two")])
-    run = bench.runs._live[run_id]
+    run = bench.runs._held.live[run_id]
     reading = asyncio.create_task(bench.read(run_id))
     if bench.runs._strict:
         events = await reading

@@ -18,7 +18,8 @@ from chatcore.plugins import Plugins
 from chatcore.runs import log as runlog
 from chatcore.runs import takeover
 from chatcore.runs.eventlog import unpack
-from chatcore.runs.runs import Runs, lease
+from chatcore.runs.held import lease
+from chatcore.runs.runs import Runs
 from chatcore.runs.turn import origin_of
 from chatcore.testing.scripted import ScriptedProvider, call, text
 from chatcore.tools import Tool
@@ -89,7 +90,7 @@ class World:
         """A worker with a run that waits. What it writes of the log is in its journal."""
         runs = self.worker("one")
         runs._log._settle_at = float("inf")
-        plugins = runs._plugins
+        plugins = runs.upkeep._plugins
         turn = Turn(
             id="run1", principal=LOCAL, conversation_id="c", model="scripted/model", provider="scripted",
             history=(Message(role="user", content="Destroy it."),), tools=plugins.registry.tools(), can_approve=True,
@@ -115,11 +116,11 @@ class World:
         """As near to a killed worker as one process comes: what it has not written is lost."""
         runs._log.touch = lambda run: None  # type: ignore[method-assign]
         runs._log._dirty.clear()
-        tasks = list(runs._tasks)
+        tasks = list(runs._generation._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        runs._live.clear()
+        runs._held.live.clear()
 
     async def record(self) -> RunRecord:
         return await self.workers[-1].get(LOCAL, "run1")
@@ -160,7 +161,7 @@ async def test_a_worker_that_stops_leaves_the_run_to_the_next(world: World, end:
     first, asked = await world.waiting()
     await getattr(first, end)()
     second = world.worker("two")
-    assert await second.recover() == 1
+    assert await second.upkeep.recover() == 1
     assert (await world.record()).state == "waiting"
     await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     events = await world.events()
@@ -181,7 +182,7 @@ async def test_what_the_log_lost_is_told_again(world: World, monkeypatch: pytest
     logged = [event for row in await RunTable(world.database).log(LOCAL, "run1", 0) for event in unpack(row.data)]
     assert not of(ApprovalRequested, logged)
     second = world.worker("two")
-    await second.recover(["one"])
+    await second.upkeep.recover(["one"])
     await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     events = await world.events()
     [again] = of(ApprovalRequested, events)
@@ -193,13 +194,13 @@ async def test_what_the_log_lost_is_told_again(world: World, monkeypatch: pytest
 async def test_what_a_dead_worker_had_written_is_kept(world: World) -> None:
     """It was in the dead worker's journal; the journal goes, and each event is in the log once."""
     first, asked = await world.waiting()
-    run = first._live["run1"]
+    run = first._held.live["run1"]
     while run.durable < len(run.events):
         await asyncio.sleep(0.005)
     written = list(run.events)
     await world.kill(first)
     second = world.worker("two")
-    await second.recover(["one"])
+    await second.upkeep.recover(["one"])
     await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     while second.count:
         await asyncio.sleep(0.005)
@@ -213,7 +214,7 @@ async def test_a_decision_made_while_there_was_no_worker_counts(world: World) ->
     first, asked = await world.waiting()
     await world.kill(first)
     await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
-    await world.worker("two").recover(["one"])
+    await world.worker("two").upkeep.recover(["one"])
     assert (await world.events())[-1] == RunEnded("completed", "stop")
     assert world.done == ["destroyed"]
 
@@ -225,8 +226,8 @@ async def test_an_allowed_call_waits_for_its_tool(world: World, monkeypatch: pyt
     await first.close()
     world.there = False
     second = world.worker("two")
-    looks = counted(monkeypatch, second._plugins.registry, "tools")
-    await second.recover()
+    looks = counted(monkeypatch, second.upkeep._plugins.registry, "tools")
+    await second.upkeep.recover()
     await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     while len(looks) < 3:
         await asyncio.sleep(0)
@@ -256,7 +257,7 @@ async def test_a_tool_that_does_not_come_is_an_answer(world: World, monkeypatch:
     await first.close()
     world.there = False
     second = world.worker("two")
-    await second.recover()
+    await second.upkeep.recover()
     await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     [finished] = of(ToolFinished, await world.events())
     assert "There is no tool 'destroy'" in finished.result.text
@@ -267,7 +268,7 @@ async def test_without_its_provider_the_run_fails(world: World) -> None:
     first, asked = await world.waiting()
     await first.close()
     second = world.worker("two", provider=False)
-    await second.recover()
+    await second.upkeep.recover()
     await Approvals(world.database).decide(LOCAL, "run1", asked.call_id, asked.digest, "approve")
     *_, failed, ended = await world.events()
     assert isinstance(failed, Failed)
@@ -289,7 +290,7 @@ async def test_a_run_that_cannot_be_gone_on_with_is_closed(world: World, lost: s
     else:
         await world.database.write(lambda: tables.PausedTurn.delete().execute())
     second = world.worker("two")
-    await second.recover()
+    await second.upkeep.recover()
     record = await world.record()
     assert (record.state, record.reason) == ("incomplete", "server_stopped")
     assert await Approvals(world.database).open(LOCAL) == []

@@ -18,8 +18,8 @@ from chatcore.builtin.chat.settings import LlmSettings, client_of, effective, st
 from chatcore.database import Begun, NewMessage, NewRun, json_size
 from chatcore.errors import ChatcoreError, Conflict, NotFound, Problem, ProviderError, TooLarge, ValidationFailed
 from chatcore.protocols import Provider
+from chatcore.runs.held import lease
 from chatcore.runs.run import Run
-from chatcore.runs.runs import lease
 from chatcore.runs.turn import origin_of
 from chatcore.state import SMALL_HISTORY, State
 from chatcore.tools import Tool

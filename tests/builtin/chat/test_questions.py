@@ -238,7 +238,7 @@ async def test_a_page_that_was_reloaded_can_answer(make_chat: MakeChat) -> None:
     client = Client(chat)
     asked = await client.asked()
     client.task.cancel()
-    run = chat.app.extensions["chatcore"].runs._live[client.run_id]
+    run = chat.app.extensions["chatcore"].runs._held.live[client.run_id]
     while run._readers:
         await asyncio.sleep(0)
     again = asyncio.create_task(chat.client.get(f"/api/chat/runs/{client.run_id}/events"))

@@ -14,7 +14,7 @@ import pytest
 
 from chatcore.errors import Forbidden, ProviderUnavailable
 from chatcore.hooks import NoSettings, Plugin, hookimpl
-from chatcore.runs.runs import lease
+from chatcore.runs.held import lease
 from chatcore.testing.chat import Chat, frames
 from chatcore.testing.scripted import ScriptedProvider, call, text, think
 from chatcore.tools import Tool
@@ -278,7 +278,7 @@ async def test_a_reader_that_comes_late_gets_everything(make_chat: MakeChat) -> 
     chat = await make_chat(provider=ScriptedProvider([text("one "), go_on, text("two")]))
     first = asyncio.create_task(chat.say("hi"))
     await chat.provider.asked.wait()
-    [run_id] = chat.app.extensions["chatcore"].runs._live
+    [run_id] = chat.app.extensions["chatcore"].runs._held.live
     second = asyncio.create_task(chat.client.get(f"/api/chat/runs/{run_id}/events"))
     go_on.set()
     assert frames((await second).content) == (await first).frames
@@ -317,7 +317,7 @@ async def test_what_a_closed_connection_means_is_the_clients_choice(
         async for chunk in response.aiter_bytes():
             if b"one" in chunk:
                 break
-    run = chat.app.extensions["chatcore"].runs._live[run_id]
+    run = chat.app.extensions["chatcore"].runs._held.live[run_id]
     if header:
         while run._readers:
             await asyncio.sleep(0)
@@ -635,7 +635,7 @@ async def test_a_client_that_leaves_before_the_answer_begins_keeps_nobody_out(
     await chat.say("hi", session_id="s")
     await leave(chat, slow)
     async with asyncio.timeout(10):
-        while chat.app.extensions["chatcore"].runs._preparing:
+        while chat.app.extensions["chatcore"].runs._held.preparing:
             await asyncio.sleep(0.01)
     assert (await chat.say("again", session_id="s")).text == "ok"
     history = (await chat.client.get("/api/chat/session/s/messages")).json()["messages"]
@@ -696,7 +696,7 @@ async def test_a_refusal_that_nobody_waits_for_is_no_fault(
     await leave(chat, slow, **{"Chatcore-On-Disconnect": "continue"})
     slow.go_on.set()
     async with asyncio.timeout(10):
-        while chat.app.extensions["chatcore"].runs._preparing:
+        while chat.app.extensions["chatcore"].runs._held.preparing:
             await asyncio.sleep(0.01)
     gc.collect()
     assert not [record for record in caplog.records if record.name == "asyncio"]
@@ -711,9 +711,9 @@ async def test_a_turn_that_is_being_prepared_can_be_stopped(make_chat: MakeChat,
     asking = asyncio.create_task(chat.client.post("/api/chat/stream", json=body))
     await slow.begun.wait()
     runs = chat.app.extensions["chatcore"].runs
-    [run_id] = runs._preparing
+    [run_id] = runs._held.preparing
     await runs._table.renew(runs.worker, [run_id], lease(-1))
-    await runs.recover()
+    await runs.upkeep.recover()
     assert (await runs.get(LOCAL, run_id)).state == "running"
     async with asyncio.timeout(10):
         assert (await chat.client.delete("/api/chat/conversations/s")).status_code == 204
