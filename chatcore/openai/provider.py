@@ -464,10 +464,8 @@ def _timed_out(error: BaseException) -> bool:
 
 def _delay(error: ProviderUnavailable, attempt: int, retries: int) -> float | None:
     """Seconds until the next try; None if there is to be none."""
-    if attempt >= retries or error.kind in (
-        "timeout",
-        "closed",
-    ):  # who has waited that long is not to wait as long again
+    # Who has waited until a time-out is not to wait as long again.
+    if attempt >= retries or error.kind in ("timeout", "closed"):
         return None
     if error.retry_after is not None:
         return error.retry_after if error.retry_after <= LONGEST_DELAY else None
