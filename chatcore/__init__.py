@@ -1,9 +1,9 @@
 """A framework for self-hosted AI chat backends.
 
-What the author of a plugin needs can be imported from here, or from the module that defines it: `hooks`, `tools`,
-`types`, `protocols`, `accounts`, `errors`, `settings`, `secrets`, `access`, `requests`, `openapi`, `openai`, `http`,
-`addresses`, `sse`, `kept`, `answer`, `forms`, `database` (its names), `commands.reach` and `testing`. Everything else
-is chatcore's own and may change at any time.
+What the author of a plugin needs can be imported from here, or from the module or package that defines it: `hooks`,
+`tools`, `types`, `protocols`, `accounts`, `errors`, `settings`, `secrets`, `wire`, `access`, `requests`, `openapi`,
+`openai`, `http`, `addresses`, `sse`, `kept`, `answer`, `forms`, `database`, `commands.reach` and the modules of
+`testing`. Everything else is chatcore's own and may change at any time.
 """
 
 from importlib import import_module

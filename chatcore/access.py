@@ -18,9 +18,10 @@ names none has `ORDINARY`, one that names some has these and no more, and `*` st
 import asyncio
 import ipaddress
 import logging
+import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -40,6 +41,12 @@ PATIENCE = 1.0
 
 ORDINARY = "chat"
 """The scope of every view that needs a principal and names no other scope."""
+
+COUNTERS = "metrics"
+"""The scope of views that give counters and nothing else."""
+RECALLED = 3600.0
+"""Seconds for which somebody who was given counters gets them also while the database cannot say who it is: they are
+needed most then."""
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -118,15 +125,8 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 _EXPOSED = "Chatcore-Run-Id, Retry-After"
+_MOST_RECALLED = 16  # more monitors have no server of this kind
 _PREFLIGHT_SECONDS = "7200"  # the most that Chromium keeps an answer
-
-
-@runtime_checkable
-class Activatable(Protocol):
-    """An authenticator that may have nothing to ask for yet, as while there are no tokens. Any other always has."""
-
-    async def active(self) -> bool:
-        """Whether people must sign in because of this authenticator. Asked for many requests: quick."""
 
 
 class Access:
@@ -138,6 +138,7 @@ class Access:
         self._host = config.host
         self._insecure = config.insecure
         self._origins = frozenset(config.cors_origins)
+        self._recalled: dict[object, tuple[Principal, float]] = {}
 
     def install(self, app: Quart) -> None:
         """Puts `before` and `after` around every request and WebSocket of an app."""
@@ -165,7 +166,8 @@ class Access:
         if policy.name == "public":
             await self._identify_if_possible(incoming)
             return None
-        g.principal = await self._identify(incoming)
+        known = self._identify if policy.needed != {COUNTERS} else self._recall
+        g.principal = await known(incoming)
         if missing := policy.missing(g.principal):
             raise Forbidden(f"this needs the scope {', '.join(sorted(missing))}", hint="use a token that has it")
         return None
@@ -223,6 +225,24 @@ class Access:
             pass
         except Exception:  # a plugin's code: its authenticator must not take /health and the pages with it
             logger.exception("who asks for %s is not known: an authenticator has failed", incoming.path)
+
+    async def _recall(self, incoming: BaseRequestWebsocket) -> Principal:
+        """Who it is; while the database is away, who sent the very same headers from the same address before."""
+        said = _credentials(incoming)
+        key = (frozenset(said.headers.items()), said.remote)
+        recalled, until = self._recalled.pop(key, (None, 0.0))
+        if time.monotonic() >= until:
+            recalled = None
+        try:
+            async with asyncio.timeout(PATIENCE if recalled else None):
+                recalled, until = await self._identify(incoming), time.monotonic() + RECALLED
+        except (DatabaseError, TimeoutError):
+            if recalled is None:
+                raise
+        if len(self._recalled) >= _MOST_RECALLED:
+            del self._recalled[next(iter(self._recalled))]
+        self._recalled[key] = (recalled, until)
+        return recalled
 
     async def _identify(self, incoming: BaseRequestWebsocket) -> Principal:
         credentials = _credentials(incoming)

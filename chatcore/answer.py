@@ -4,6 +4,7 @@ Adding an event takes the same time however long the answer is: pieces are kept 
 """
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,15 +27,20 @@ from chatcore.types import (
 _GROWING = ("text", "summary", "data")
 
 
-@attrs.frozen
+_PLACEHOLDER = re.compile(r"\s*\{\s*\}\s*(?=\{)")
+"""Before the arguments of some gateways (https://github.com/microsoft/autogen/pull/7549)."""
+
+
+@attrs.define
 class _Call:
     id: str
     name: str
     arguments: list[str] = attrs.field(factory=list)
+    mark: str = ""
 
     def whole(self) -> ToolCall:
-        arguments = "".join(self.arguments)
-        return ToolCall(self.id, self.name, "{}" if not arguments or arguments.isspace() else arguments)
+        arguments = _PLACEHOLDER.sub("", "".join(self.arguments), count=1)
+        return ToolCall(self.id, self.name, arguments if arguments.strip() else "{}", self.mark)
 
 
 class _Detail:
@@ -79,6 +85,7 @@ class Answer:
         self.usage: JsonObject | None = None
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._reasoning_mark = ""
         self._details: list[_Detail] = []
         self._latest_details: dict[tuple[object, object], _Detail] = {}
         self._calls: dict[int, _Call] = {}
@@ -125,7 +132,9 @@ class Answer:
                 case ReasoningDelta():
                     self._add_reasoning(event)
                 case ToolCallDelta():
-                    self._calls[event.index].arguments.append(event.arguments)
+                    call = self._calls[event.index]
+                    call.arguments.append(event.arguments)
+                    call.mark = event.mark or call.mark
                 case _:
                     self._add_rare(event)
 
@@ -136,6 +145,7 @@ class Answer:
             content="".join(self._text) or (None if self._calls else ""),
             tool_calls=self.tool_calls,
             reasoning="".join(self._reasoning) or None,
+            reasoning_mark=self._reasoning_mark,
             reasoning_details=tuple(detail.whole() for detail in self._details),
             annotations=tuple(self._annotations),
             images=tuple(self.images),
@@ -159,6 +169,7 @@ class Answer:
     def _add_reasoning(self, event: ReasoningDelta) -> None:
         if event.text:
             self._reasoning.append(event.text)
+        self._reasoning_mark = event.mark or self._reasoning_mark
         for fragment in event.details:
             key = fragment.get("type"), fragment.get("index")
             detail = self._latest_details.get(key)

@@ -5,14 +5,14 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 from quart import Quart, Response, g, has_request_context, request, websocket
 from quart.typing import ResponseTypes
 from quart.wrappers import BaseRequestWebsocket
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 
 from chatcore import logs, wire
 from chatcore.access import Access
@@ -23,6 +23,7 @@ from chatcore.database import Conversations, Database, Documents, RecentDocument
 from chatcore.errors import (
     ChatcoreError,
     ConfigError,
+    DatabaseUnavailable,
     NotFound,
     Overloaded,
     Problem,
@@ -121,7 +122,7 @@ def _install(app: Quart, state: State) -> None:
 
     async def account(error: BaseException | None) -> None:
         if call := g.pop("call", None):
-            call.__exit__(type(error) if error else None, error, None)
+            call.__exit__(type(error) if error else None, error, error and error.__traceback__)
 
     @app.after_request
     async def leave(response: ResponseTypes) -> ResponseTypes:
@@ -165,22 +166,33 @@ async def opened(app: Quart) -> AsyncIterator[None]:
         await state.access.check_binding()
         state.runs.join(presence.worker)
         await state.runs.upkeep.clean_up(presence)
-        upkeep = asyncio.create_task(state.runs.upkeep.keep(presence, retention=state.config.log_retention * 3600))
-        stack.push_async_callback(_cancel, upkeep)
+        retention = state.config.log_retention * 3600
+        await stack.enter_async_context(_beside("upkeep", state.runs.upkeep.keep(presence, retention=retention)))
         stack.push_async_callback(state.lifespans.stop)
         await state.lifespans.start(state.registry.of("lifespan"))
         if state.config.workers > 1:
-            publishing = asyncio.create_task(keep_publishing(state, presence.directory, presence.worker))
-            stack.push_async_callback(_cancel, publishing)
+            publishing = keep_publishing(state, presence.directory, presence.worker)
+            await stack.enter_async_context(_beside("publishing", publishing))
         await stack.enter_async_context(state.watchdog)
         stack.push_async_callback(state.lifespans.stop)  # now, while it is seen who blocks; above, if one does not open
         yield
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+@contextlib.asynccontextmanager
+async def _beside(name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Has something done while the context is open. Should it fail, that is told at once."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_tell_failure)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.critical("%s has failed, and is not done any more until a restart", task.get_name(), exc_info=error)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -193,7 +205,7 @@ def error_response(error: ChatcoreError) -> Response:
     detail: Any = [_violation(p) for p in error.problems] if isinstance(error, ValidationFailed) else error.told
     status = error.told_status if isinstance(error, ProviderError) else error.status
     response = _json({"detail": detail, "code": error.code, "hint": error.told_hint}, status)
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | DatabaseUnavailable):
         response.headers["Retry-After"] = str(error.retry_after)
     return response
 
@@ -213,8 +225,15 @@ async def _chatcore_error(error: ChatcoreError) -> Response:
     return error_response(error)
 
 
+_INTERNAL = {"detail": "The request failed for a reason that is in the server's log.", "code": "internal"}
+
+
 async def _http_error(error: HTTPException) -> Response:
     """What Quart itself refuses: an unknown route, a wrong method, a body over the limit."""
+    if isinstance(error, InternalServerError) and (original := error.original_exception):
+        # Of a view whose answer is none, for one. Quart has logged where.
+        logger.error("%s failed: %s: %s", _asked(), type(original).__name__, original)
+        return _json(_INTERNAL, 500)
     status = error.code or 500
     code = (error.name or "error").lower().replace(" ", "_")
     response = _json({"detail": error.description, "code": code}, status)
@@ -225,7 +244,7 @@ async def _http_error(error: HTTPException) -> Response:
 
 async def _unexpected(error: Exception) -> Response:
     logger.exception("%s failed", _asked(), exc_info=error)
-    return _json({"detail": "The request failed for a reason that is in the server's log.", "code": "internal"}, 500)
+    return _json(_INTERNAL, 500)
 
 
 def _asked() -> str:

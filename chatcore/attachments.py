@@ -11,7 +11,7 @@ import binascii
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ from chatcore.database import Attachments as AttachmentTable
 from chatcore.errors import ChatcoreError, NotFound, ProviderUnavailable, TooLarge
 from chatcore.http import failures, make_client
 from chatcore.protocols import Blob, BlobStore
-from chatcore.tools import JsonObject
+from chatcore.tools import JsonObject, ToolResult
 from chatcore.types import Attachment, Event, Message, Notice, Principal, StoredMessage
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ STORE = 30.0
 T = TypeVar("T")
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_REFERENCE = re.compile(r"^[ \t]*attachment_id:[ \t]*([0-9a-f]{32})[ \t\r]*(?:\n|\Z)", re.MULTILINE)
 _NOT_KEPT = "An image of this answer could not be stored as a file."
 
 
@@ -102,18 +103,32 @@ class Attachments:
                 images.append(part)
         return attrs.evolve(message, content=text, images=tuple(images)) if text != message.text else message
 
+    async def referenced(self, principal: Principal, conversation_id: str, tool: str, result: ToolResult) -> ToolResult:
+        """What a tool gave, with the files of the conversation that it names in lines `attachment_id: ID` among its
+        parts, and without these lines. One that names no such file stays, for the model to see."""
+        ids = () if result.is_error else tuple(dict.fromkeys(_REFERENCE.findall(result.text)))
+        found = await self._made(principal, ids, self._linked, conversation_id)
+        if not found:
+            return result
+        text = _REFERENCE.sub(lambda line: "" if line[1] in found else line[0], result.text)
+        source = {"type": "text", "text": f"{tool}:\n\n"}
+        return attrs.evolve(
+            result, text=text, parts=(*result.parts, source, *(found[key] for key in ids if key in found))
+        )
+
     async def _part(self, principal: Principal, conversation_id: str, given: JsonObject) -> JsonObject | None:
         """The image of a content part as a part with a link to it. None if there is none in it that could be kept."""
         source = pictures.source_of(given)
-        data = None if source is None else await self._data(source)
+        kept = source is not None and pictures.is_url(source) and attachment_id(given)
+        data = None if source is None or kept else await self._data(source)
         media_type = None if data is None else pictures.media_type_of(data)
         if data is None or media_type is None:
             return None
-        attachment_id, filename = uuid4().hex, f"image.{media_type.partition('/')[2]}"
+        file_id, filename = uuid4().hex, f"image.{media_type.partition('/')[2]}"
         record = AttachmentRecord(
-            id=attachment_id,
+            id=file_id,
             conversation_id=conversation_id,
-            blob=f"{_safe(conversation_id)}/{attachment_id}__{filename}",
+            blob=f"{_safe(conversation_id)}/{file_id}__{filename}",
             media_type=media_type,
             filename=filename,
             size=len(data),
@@ -189,6 +204,15 @@ class Attachments:
         """What is made of each attachment of some messages, by its id; without those that are gone, or of another
         conversation."""
         ids = {key for message in messages for part in _files(message) if (key := attachment_id(part))}
+        return await self._made(principal, ids, make, conversation_id)
+
+    async def _made(
+        self,
+        principal: Principal,
+        ids: Collection[str],
+        make: Callable[[AttachmentRecord], Awaitable[JsonObject]],
+        conversation_id: str | None = None,
+    ) -> Mapping[str, JsonObject]:
         parts = {}
         for key, record in (await self.table.find(principal, ids)).items() if ids else ():
             if conversation_id not in (None, record.conversation_id):

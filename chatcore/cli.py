@@ -9,23 +9,7 @@ import click
 
 from chatcore.commands.options import config_options
 from chatcore.errors import ChatcoreError, ConfigError
-
-COMMANDS: Mapping[str, str] = {
-    "serve": "Serve the chat API.",
-    "chat": "Chat in the terminal.",
-    "plugins": "List the plugins: what is on, what is not and why.",
-    "hooks": "List the hooks, and which plugins implement them.",
-    "tools": "List the tools, and review those that have changed.",
-    "config": "Print every setting with where it came from.",
-    "new": "Make a plugin of your own from the template.",
-    "check": "Check an installed plugin against the contracts.",
-    "doctor": "Look for what is wrong, and say what to do about it.",
-    "backup": "Write everything that is kept to one file, while the server runs.",
-    "restore": "Put a backup into the data directory, or only verify it.",
-    "copy": "Copy a database to another one, from a file to PostgreSQL or back.",
-    "version": "Print the version.",
-}
-"""The commands of the core, each `chatcore.commands.NAME:NAME`, as `--help` lists them without importing any."""
+from chatcore.reserved import COMMANDS
 
 
 class LazyGroup(click.Group):
@@ -101,7 +85,9 @@ def main() -> None:
     try:
         command(prog_name="chatcore")
     except ChatcoreError as error:
-        click.echo(f"chatcore: {error.message}", err=True)
+        from chatcore.console import harmless  # noqa: PLC0415  not what `--help` needs
+
+        click.echo(harmless(f"chatcore: {error.message}"), err=True)
         if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
+            click.echo(harmless(f"hint: {error.hint}"), err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)

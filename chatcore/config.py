@@ -20,7 +20,7 @@ from chatcore.settings import Sources, option, read, show
 from chatcore.tools import JsonObject, Policy
 from chatcore.types import Limits
 
-__all__ = ["Config", "Loaded", "Row", "describe", "load", "option", "plugin_settings"]
+__all__ = ["Config", "Loaded", "Row", "describe", "load", "plugin_settings"]
 
 FILE = Path("chatcore.toml")
 """Read where no other file is named, if it is there."""
@@ -70,7 +70,7 @@ class Config:
     port: int = option(
         8000, env="PORT", help="The port to listen on; 0 takes a free one.", validator=[ge(0), validators.le(65535)]
     )
-    workers: int = option(1, help="How many processes serve requests.", validator=ge(1))
+    workers: int = option(1, help="How many processes serve requests.", validator=[ge(1), validators.le(512)])
     hang_timeout: float = option(
         20.0,  # less than others wait for a lock that it may hold
         help="How many seconds one of several workers may give no sign of life until another takes its place.",
@@ -166,6 +166,9 @@ class Config:
     )
     approval_timeout: float = option(
         3600.0, help="How many seconds a tool call waits for somebody's consent.", validator=gt(0)
+    )
+    hook_timeout: float = option(
+        60.0, help="How many seconds a plugin may take before a turn, and after it.", validator=gt(0)
     )
     cost: float | None = option(
         None, help="How many US dollars a turn may cost, where the provider tells.", validator=optional(gt(0))

@@ -16,6 +16,7 @@
     ├── Overloaded                    503 with Retry-After, nothing was started
     ├── ToolFailed                    a tool cannot do what it was asked; the model reads the text
     ├── DatabaseError                 500, the data could not be read or written
+    │   └── DatabaseUnavailable       503 with Retry-After: not now, for a reason outside of chatcore
     ├── VaultError                    500, what people have with other services cannot be decrypted
     ├── AccountError                  502, what somebody has with another service cannot be used
     │   ├── SignInNeeded              409, the owner has to sign in there first, or again
@@ -38,11 +39,15 @@ import attrs
 
 
 class ChatcoreError(Exception):
-    """The root. `status` is the HTTP status with which a route answers it, `code` its stable name on the wire."""
+    """The root. `status` is the HTTP status with which a route answers it, `code` its stable name on the wire.
+
+    What has status 500, or is `private`, is the server's own fault: its text is for the log.
+    """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     neutral: ClassVar[str] = "The server has a fault and cannot do that."
+    private: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -56,13 +61,17 @@ class ChatcoreError(Exception):
 
     @property
     def told(self) -> str:
-        """The text for clients. Of status 500 it is a neutral one: whoever tells it logs the error."""
-        return self.neutral if self.status == 500 else self.message
+        """The text for clients. Of the server's own fault it is a neutral one: whoever tells it logs the error."""
+        return self.neutral if self._is_ours else self.message
 
     @property
     def told_hint(self) -> str | None:
         """The hint for clients."""
-        return "the reason is in the server's log" if self.status == 500 else self.hint
+        return "the reason is in the server's log" if self._is_ours else self.hint
+
+    @property
+    def _is_ours(self) -> bool:
+        return self.private or self.status == 500
 
 
 class ConfigError(ChatcoreError):
@@ -181,6 +190,16 @@ class DatabaseError(ChatcoreError):
 
     code = "database"
     neutral = "The server's data cannot be read or written."
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database cannot be used now: it is away, locked, full, not ours to use, or damaged. Nothing was changed, and
+    when that is mended the same works. `retry_after` is in seconds."""
+
+    status = 503
+    code = "database_unavailable"
+    private = True
+    retry_after: ClassVar[int] = 5
 
 
 class VaultError(ChatcoreError):

@@ -163,7 +163,7 @@ class Plugin(Generic[S]):
 
         The plugins are asked one after the other, in the configured order; each sees what the one before it made.
         Raise a `RequestError` to refuse the turn: the client reads its text, and nothing of the turn stays. Any other
-        error is logged with the plugin's name, and the turn goes on unchanged.
+        error, and taking longer than `hook_timeout`, is logged with the plugin's name, and the turn goes on unchanged.
         """
         return None
 

@@ -7,8 +7,11 @@ that takes 0.4 s: where others are being served meanwhile, call `make_client` in
 
 import asyncio
 import math
+import os
+import socket
+import ssl
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,8 +19,6 @@ import attrs
 from chatcore.errors import ConfigError
 
 if TYPE_CHECKING:
-    import ssl
-
     import aiohttp
     import httpx
 
@@ -73,28 +74,6 @@ def make_client(
     )
 
 
-def failures() -> tuple[type[Exception], ...]:
-    """What a request of such a client fails with, if not with a status: for `except failures() as error:`."""
-    import aiohttp  # noqa: PLC0415  slow, see above
-    import httpx  # noqa: PLC0415  slow, see above
-
-    # httpx-aiohttp leaves some of aiohttp's errors as they are, such as that for an answer that is not HTTP.
-    return (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError)
-
-
-def reason_of(failure: Exception) -> str:
-    """Why a request failed, in a few words."""
-    import aiohttp  # noqa: PLC0415  slow, and there by now
-
-    # The transport's own error says more than that of httpx, which most of them become.
-    cause = failure if isinstance(failure, aiohttp.ClientError) else failure.__cause__ or failure
-    if isinstance(cause, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
-        return "the connection was closed"  # in its own words, that the body's framing is a bad request
-    if isinstance(cause, aiohttp.ClientResponseError):
-        return "what it answers is not HTTP"  # in its own words, several lines with the bytes in them
-    return str(cause) or type(cause).__name__
-
-
 def content(body: bytes) -> "bytes | AsyncIterator[bytes]":
     """A request body as httpx is to be given it: a large one in pieces. It then needs a `content-length` header."""
     return body if len(body) <= _LARGE else _pieces(body)
@@ -105,7 +84,7 @@ async def _pieces(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + _PIECE]
 
 
-def _session(timeouts: Timeouts, certificates: "ssl.SSLContext") -> "aiohttp.ClientSession":
+def _session(timeouts: Timeouts, certificates: ssl.SSLContext) -> "aiohttp.ClientSession":
     import aiohttp  # noqa: PLC0415  slow, see above
 
     async def watch_silence(
@@ -141,3 +120,100 @@ def _look(watched: "weakref.ref[aiohttp.ClientResponse]", idle: float, known: in
         response.content.set_exception(aiohttp.SocketTimeoutError(f"nothing has come for {idle:g} s"))
         return
     loop.call_later(idle / 4, _look, watched, idle, known, since)
+
+
+# --- why it has failed ------------------------------------------------------------------------------------------------
+
+_TRUST = (
+    "have it signed by an authority that is known here; or put its authority's certificate into a file, with those of "
+    "the others that are called, and name that file in SSL_CERT_FILE"
+)
+_NAME = "call it by a name that its certificate has, or give it a certificate with this name"
+# By OpenSSL's numbers, X509_V_ERR_…; the others are all that whoever signed it is not known.
+_CERTIFICATES = {
+    9: ("is not valid yet", "set the clock of this machine, or that of the one that made it"),
+    10: ("has expired", "renew it on the server; if it is new, set the clock of this machine"),
+    62: ("is for another name", _NAME),
+    64: ("is for another address", _NAME),
+}
+# What OpenSSL makes of an answer that is plain text.
+_PLAIN = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+SILENT = "see what its log says; if it speaks TLS, its address begins with https://"
+"""What to do where a server that is called without TLS closes the connection, or answers something that is not HTTP."""
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a request of such a client fails with, if not with a status: for `except failures() as error:`."""
+    import aiohttp  # noqa: PLC0415  slow, see above
+    import httpx  # noqa: PLC0415  slow, see above
+
+    # httpx-aiohttp leaves some of aiohttp's errors as they are, such as that for an answer that is not HTTP.
+    return (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError)
+
+
+def reason_of(failure: Exception) -> str:
+    """Why a request failed, in a few words."""
+    import aiohttp  # noqa: PLC0415  slow, and there by now
+
+    if known := cause_of(failure):
+        return known.reason
+    cause = _own(failure)
+    if isinstance(cause, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return "the connection was closed"  # in its own words, that the body's framing is a bad request
+    if isinstance(cause, aiohttp.ClientResponseError):
+        return "what it answers is not HTTP"  # in its own words, several lines with the bytes in them
+    if isinstance(cause, aiohttp.ClientConnectorError) and cause.errno:
+        return os.strerror(cause.errno).lower()  # in its own words, with the insides of a socket
+    return str(cause) or type(cause).__name__
+
+
+def remedy_of(failure: Exception, url: str) -> str | None:
+    """What to do about a request to a URL that failed, where that is more than to see that the server runs."""
+    import aiohttp  # noqa: PLC0415  slow, and there by now
+
+    if known := cause_of(failure):
+        return known.remedy
+    odd = isinstance(_own(failure), aiohttp.ServerDisconnectedError | aiohttp.ClientResponseError)
+    return SILENT if odd and url.lower().startswith("http:") else None
+
+
+def _own(failure: Exception) -> BaseException:
+    """The transport's own error, which says more than that of httpx that most of them become."""
+    import aiohttp  # noqa: PLC0415  slow, and there by now
+
+    return failure if isinstance(failure, aiohttp.ClientError) else failure.__cause__ or failure
+
+
+@attrs.frozen
+class Cause:
+    """Why there is no connection, and what to do about it."""
+
+    reason: str
+    remedy: str
+
+
+def cause_of(failure: BaseException) -> Cause | None:
+    """The cause of a failed request, if that is more than that nobody listens: a certificate, TLS, a name. Also of
+    other libraries: what the system said is among the causes of their errors."""
+    for error in reversed([*_chain(failure)]):  # libraries' own errors claim to be the system's, which are further in
+        match error:
+            case ssl.SSLCertVerificationError():
+                what, remedy = _CERTIFICATES.get(
+                    error.verify_code, (f"is not trusted ({error.verify_message})", _TRUST)
+                )
+                return Cause(f"its certificate {what}", remedy)
+            case ssl.SSLError() if error.reason in _PLAIN:
+                return Cause("it does not speak TLS", "write http:// in its address, not https://")
+            case ssl.SSLError():
+                return Cause(f"TLS with it fails ({error.reason or error})", "its log says more")
+            case socket.gaierror():
+                return Cause("its name is not known", "check the name in its address, and that this machine is online")
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        yield error
+        seen.append(error)
+        error = error.__cause__ or error.__context__

@@ -6,11 +6,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from chatcore.errors import ChatcoreError
+from chatcore.errors import ChatcoreError, ProviderUnavailable
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+CLOSED = "Its plugin was reloaded or taken away: ask again, or use another one."
+"""What to do when something was closed that is being waited for."""
 
 
 class Kept(Generic[T]):
@@ -34,6 +37,7 @@ class Kept(Generic[T]):
 
         Raises:
             ChatcoreError: as `fetch` does, if there is no earlier value.
+            ProviderUnavailable: it was closed while the value was being fetched.
         """
         if self._known and time.monotonic() < self._fresh_until:
             return self._known[0]
@@ -41,14 +45,18 @@ class Kept(Generic[T]):
             self._fetching = asyncio.create_task(self._refresh())
             self._fetching.add_done_callback(self._fetched)
         fetching = self._fetching
-        if self._known:
-            await asyncio.wait((fetching,), timeout=self._patience)
-            if not fetching.done():
-                return self._last_known("nothing has come yet")
-        return await asyncio.shield(fetching)  # one who asks may go away; the others still wait
+        # One who asks may go away; the others still wait.
+        await asyncio.wait((fetching,), timeout=self._patience if self._known else None)
+        if self._known and (fetching.cancelled() or not fetching.done()):
+            return self._last_known("nothing has come yet")
+        if fetching.cancelled():  # who asks was not: it is an error for them, and they can handle it
+            raise ProviderUnavailable(
+                f"{self._what} was not fetched: the provider is closed", kind="closed", hint=CLOSED
+            )
+        return fetching.result()
 
     def close(self) -> None:
-        """Ends a fetch that still runs."""
+        """Ends a fetch that still runs. Those who wait for it get the last value, or the error that it was closed."""
         if self._fetching is not None:
             self._fetching.cancel()
 

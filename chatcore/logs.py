@@ -12,6 +12,7 @@ from typing import Literal
 import attrs
 
 from chatcore.console import harmless
+from chatcore.errors import ChatcoreError
 
 
 @attrs.frozen
@@ -24,6 +25,13 @@ class Place:
 
 place: ContextVar[Place] = ContextVar("place", default=Place())  # noqa: B039  frozen: nobody can change the default
 """What the current task works on. Set where a request comes in, and where a run begins."""
+
+
+def fault(logger: logging.Logger, what: str, error: Exception) -> None:
+    """Logs a fault of work that is done again and again, and goes on: one that was foreseen in a line, any other with
+    its traceback."""
+    foreseen = isinstance(error, ChatcoreError | OSError)
+    logger.error("%s: %s", what, error, exc_info=None if foreseen else error)
 
 
 class _PlaceFilter(logging.Filter):

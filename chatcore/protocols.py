@@ -141,6 +141,14 @@ class Authenticator(Protocol):
         """
 
 
+@runtime_checkable
+class Activatable(Protocol):
+    """An authenticator that may have nothing to ask for yet, as while there are no tokens. Any other always has."""
+
+    async def active(self) -> bool:
+        """Whether people must sign in because of this authenticator. Asked for many requests: quick."""
+
+
 @attrs.frozen
 class Lifespan:
     """Something to open at the start and close at the end, in a task of its own.

@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -19,6 +19,7 @@ from chatcore import wire
 from chatcore.errors import ConfigError, ValidationFailed
 from chatcore.secrets import MASK, Secret
 from chatcore.tools import JsonObject
+from chatcore.wire.hints import is_union
 
 DEFAULT = "default"
 """The origin of a value that nobody set."""
@@ -110,7 +111,7 @@ def read(cls: type[S], sources: Sources) -> tuple[S, dict[str, str]]:
         problems += _located(error, values, given)
     if problems or settings is None:
         raise ConfigError("\n".join(problems))
-    return settings, {f.name: given[f.name].origin if f.name in given else DEFAULT for f in _fields(cls)}
+    return settings, {f.name: given[f.name].origin if f.name in given else DEFAULT for f in wire.fields_of(cls)}
 
 
 def show(value: object) -> str:
@@ -129,7 +130,7 @@ def show(value: object) -> str:
         case list() | tuple():
             return "[" + ", ".join(map(show, value)) + "]"
     if attrs.has(type(value)):
-        return show({field.name: getattr(value, field.name) for field in _fields(type(value))})
+        return show({field.name: getattr(value, field.name) for field in wire.fields_of(type(value))})
     return str(value)
 
 
@@ -143,7 +144,7 @@ def _key(key: str) -> str:
 def _gather(cls: type, sources: Sources) -> dict[str, _Given]:
     """The values of the fields that somebody set, each from the strongest source."""
     given = {}
-    for field in _fields(cls):
+    for field in wire.fields_of(cls):
         name = field.name
         if name in sources.overrides:
             flag = "--" + name.replace("_", "-")
@@ -158,7 +159,7 @@ def _gather(cls: type, sources: Sources) -> dict[str, _Given]:
 
 
 def _unknown(cls: type, sources: Sources) -> Iterator[str]:
-    names = [field.name for field in _fields(cls)]
+    names = [field.name for field in wire.fields_of(cls)]
     for key in [*sources.table, *sources.overrides]:
         if key not in names:
             close = difflib.get_close_matches(key, names, n=1)
@@ -167,7 +168,7 @@ def _unknown(cls: type, sources: Sources) -> Iterator[str]:
 
 
 def _missing(cls: type, given: Mapping[str, _Given], sources: Sources) -> Iterator[str]:
-    for field in _fields(cls):
+    for field in wire.fields_of(cls):
         if field.default is attrs.NOTHING and field.name not in given:
             variables = " or ".join(field.metadata.get("env", ()))
             yield f"{sources.file}: {sources.section}{field.name}: required" + (variables and f", or set {variables}")
@@ -243,7 +244,7 @@ def _secret(value: object, sources: Sources) -> Secret | None:
 
 def without_none(type_: object) -> object:
     """`T` for `T | None`, and any other type as it is."""
-    if get_origin(type_) in (Union, UnionType):
+    if is_union(type_):
         rest = [arg for arg in get_args(type_) if arg is not NoneType]
         return rest[0] if len(rest) == 1 else type_
     return type_
@@ -259,8 +260,3 @@ def _type_at(type_: object, key: str) -> object:
 
 def item_type(type_: object) -> object:
     return next(iter(get_args(type_)), Any)
-
-
-def _fields(cls: type) -> "tuple[attrs.Attribute[Any], ...]":
-    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cls)
-    return fields

@@ -133,6 +133,8 @@ class Parser:
                 data.append(value)
             elif name == b"event":
                 event = value.decode("utf-8", "replace")
+            elif name == b"error" and not data:  # no field of the standard, but llama.cpp's until September 2025
+                event, data = "error", [value]
             else:
                 self._other(name, value, line)
         return Event(_utf8(b"\n".join(data)), event or "message", self._id) if data else None

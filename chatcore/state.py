@@ -30,10 +30,7 @@ MOST_HISTORIES = 2**28
 SMALL_HISTORY = 2**18
 """Bytes of a history that does not count, and of a conversation that is read at any time."""
 
-
-def _room_for_histories() -> Room:
-    full = "the answers under way have so much to read that there is no room for another long conversation"
-    return Room(MOST_HISTORIES, small=SMALL_HISTORY, full=full)
+_FULL = "the answers under way have so much to read that there is no room for another long conversation"
 
 
 @attrs.frozen(kw_only=True)
@@ -59,7 +56,7 @@ class State:
     watchdog: "Watchdog"
     answered: Tally = attrs.field(factory=Tally)
     slot: int = 1
-    histories: Room = attrs.field(factory=_room_for_histories, init=False)
+    histories: Room = attrs.field(factory=lambda: Room(MOST_HISTORIES, small=SMALL_HISTORY, full=_FULL), init=False)
     _starting: set[object] = attrs.field(factory=set, init=False)
     _reading: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
 

@@ -25,7 +25,8 @@ class StraightClient(httpx.AsyncClient):
         self, method: str, url: httpx.URL | str, *, headers: Any = None, content: Any = None, **options: Any
     ) -> httpx.Request:
         """As of any client. Repeated requests to one path with nothing but headers and content are made quickly."""
-        plain = isinstance(headers, Mapping) and isinstance(content, bytes) and not any(map(_given, options.values()))
+        other = any(option is not None for option in options.values())
+        plain = isinstance(headers, Mapping) and isinstance(content, bytes) and not other
         known = self._addresses.get(str(url)) if plain else None
         if known is None:
             request = super().build_request(method, url, headers=headers, content=content, **options)
@@ -58,7 +59,3 @@ class StraightClient(httpx.AsyncClient):
             finally:
                 await response.aclose()
         return response
-
-
-def _given(option: object) -> bool:
-    return option is not None

@@ -137,11 +137,8 @@ class Streams:
             yield SHUTDOWN_FRAME
         except StopAsyncIteration:
             return
-        except ChatcoreError as error:
-            if error.told != error.message:
-                logger.error("a reader was sent away: %s", error.in_full)  # noqa: TRY400  it says it all
-            told = {"error": error.told, "type": error.code, "status": error.status}
-            yield b"event: error\ndata: %b\n\n" % wire.dumps(told)
+        except Exception as error:  # noqa: BLE001  the stream's boundary: its status is long sent
+            yield _last_frame(reader.run_id, error)
         finally:
             self._readers.discard(reader)
             pulse.stop()
@@ -191,13 +188,10 @@ class Streams:
             response.response = IterableBody(self._tamed(response.response, speaks_sse=speaks_sse, blame=blame))
             response.timeout = None
         elif isinstance(response.response, DataBody) and len(response.response.data) > LARGEST_PIECE:
-            response.response = self._whole(response.response)
+            whole = _Whole(response.response, self._waiting.leave)
+            self._waiting.take(whole, len(whole.data))
+            response.response = whole
         return response
-
-    def _whole(self, body: DataBody) -> "_Whole":
-        whole = _Whole(body, self._waiting.leave)
-        self._waiting.take(whole, len(body.data))
-        return whole
 
     async def _tamed(self, body: IterableBody, *, speaks_sse: bool, blame: str) -> AsyncIterator[bytes]:
         pulse, stop = _Pulse(lambda: None), Stop()
@@ -221,6 +215,17 @@ class Streams:
         finally:
             self._stops.discard(stop)
             pulse.stop()
+
+
+def _last_frame(run_id: str, error: Exception) -> bytes:
+    """What tells a client that the stream of a run breaks off."""
+    if not isinstance(error, ChatcoreError):
+        logger.error("the stream of run %s broke off", run_id, exc_info=error)
+        return FAILED_FRAME
+    if error.told != error.message:
+        logger.error("a reader was sent away: %s", error.in_full)
+    told = {"error": error.told, "type": error.code, "status": error.status}
+    return b"event: error\ndata: %b\n\n" % wire.dumps(told)
 
 
 class _Whole(DataBody):

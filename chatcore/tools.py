@@ -25,12 +25,14 @@ Policy: TypeAlias = Literal["allow", "ask", "deny"]
 class ToolCall:
     """A model's request for a tool, as it stands in the conversation.
 
-    `arguments` is the text that the model wrote: JSON if the model did well.
+    `arguments` is the text that the model wrote: JSON if the model did well. `mark` is what the provider that gave it
+    noted, to be able to give it back; it is of no use to others.
     """
 
     id: str
     name: str
     arguments: str = ""
+    mark: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -95,7 +97,10 @@ class Invocation:
 class ToolResult:
     """What a tool answers.
 
-    `text` is what the model reads. `parts` are content parts in the OpenAI form (images, files) for the client.
+    `text` is what the model reads. `parts` are content parts in the OpenAI form (images, files) for the client: they
+    begin the answer that follows. A line `attachment_id: ID` in the text is taken out, and the image of the
+    conversation that it names becomes one of the parts; one that names none stays, and so does all that a failed call
+    says.
     `is_error` tells the model and the client that the call failed. `reveals` names tools that the turn hides: from now
     on the model is told of them.
     """

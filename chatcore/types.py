@@ -40,8 +40,9 @@ LOCAL = Principal("local", frozenset({"*"}))
 class Message:
     """One message of a conversation, as a model is given it.
 
-    `reasoning_details` must go back to the model unmodified beside `tool_calls`. `extra` holds the fields of a
-    request's message that chatcore has no use for; they go upstream.
+    `reasoning_details` must go back to the model unmodified beside `tool_calls`. `reasoning_mark` is what the provider
+    that gave `reasoning` noted of it, to be able to give it back; it is of no use to others. `extra` holds the fields
+    of a request's message that chatcore has no use for; they go upstream.
     """
 
     role: Role
@@ -50,6 +51,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     reasoning: str | None = None
+    reasoning_mark: str = ""
     reasoning_details: tuple[JsonObject, ...] = ()
     annotations: tuple[JsonObject, ...] = ()
     images: tuple[JsonObject, ...] = ()
@@ -138,6 +140,7 @@ class Limits:
     tool_output: int = 100_000
     max_answer: int = 2**28
     approval_timeout: float = 3600.0
+    hook_timeout: float = 60.0
     cost: float | None = None
 
 
@@ -210,11 +213,15 @@ class TextDelta:
 
 @attrs.frozen
 class ReasoningDelta:
-    """A piece of the model's thinking: `text` to show, `details` (fragments) to send back with tool calls."""
+    """A piece of the model's thinking: `text` to show, `details` (fragments) to send back with tool calls.
+
+    `mark` is what a provider needs to know of it when it is given the message back, as `Message.reasoning_mark`.
+    """
 
     text: str
     details: Sequence[JsonObject] = ()
     raw: bytes | None = None
+    mark: str = ""
 
 
 @attrs.frozen
@@ -229,11 +236,12 @@ class ToolCallStarted:
 
 @attrs.frozen
 class ToolCallDelta:
-    """A piece of the arguments of call `index`."""
+    """A piece of the arguments of call `index`. `mark` is `ToolCall.mark`, where it is known by now."""
 
     index: int
     arguments: str
     raw: bytes | None = None
+    mark: str = ""
 
 
 @attrs.frozen

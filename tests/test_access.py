@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from quart import Blueprint, Quart, Response, websocket
 from quart.typing import TestClientProtocol as Client
 
+from chatcore import access
 from chatcore.access import (
     Access,
     Policy,
@@ -25,7 +26,7 @@ from chatcore.access import (
     requires,
 )
 from chatcore.config import Config
-from chatcore.errors import ChatcoreError, ConfigError, Unauthenticated
+from chatcore.errors import ChatcoreError, ConfigError, DatabaseUnavailable, Unauthenticated
 from chatcore.protocols import Authenticator, Credentials
 from chatcore.types import LOCAL, Principal
 
@@ -122,6 +123,25 @@ class Idle:
         return self.on
 
 
+@attrs.define
+class Away:
+    """Knows whom `Keys` knows, while its database is there. Where that hangs, it answers nobody."""
+
+    there: bool = True
+    hangs: bool = False
+    name: str = "away"
+
+    async def authenticate(self, credentials: Credentials) -> Principal | None:
+        if self.hangs:
+            await asyncio.Event().wait()
+        if not self.there:
+            raise DatabaseUnavailable("the server cannot be reached")
+        return await Keys().authenticate(credentials)
+
+    async def active(self) -> bool:
+        return False
+
+
 ROUTES = Blueprint("routes", __name__)
 
 
@@ -144,6 +164,12 @@ async def mine() -> str:
 @requires("admin", "house")
 async def admin() -> str:
     return "admin"
+
+
+@ROUTES.get("/counters")
+@requires("metrics")
+async def counters() -> str:
+    return current_principal().id
 
 
 @ROUTES.get("/forgotten")
@@ -273,6 +299,59 @@ async def test_the_peer_is_not_what_the_client_writes() -> None:
 
 
 # --- the matched endpoint decides -------------------------------------------------------------------------------------
+
+
+MONITOR = {"Authorization": "Key prometheus", "X-Scopes": "metrics"}
+
+
+@pytest.mark.parametrize("fault", [{"there": False}, {"hangs": True}], ids=str)
+async def test_counters_are_given_to_whom_they_were_given_before(
+    fault: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while it cannot be known who asks: then they are needed most. Nothing else is, and to nobody else."""
+    monkeypatch.setattr(access, "PATIENCE", 0.05)
+    away = Away()
+    client = client_of(away)
+    assert await text(client.get("/counters", headers=MONITOR)) == (200, "prometheus")
+    assert await text(client.get("/mine", headers={"Authorization": "Key ann"})) == (200, "ann")
+    away.there, away.hangs = fault.get("there", True), fault.get("hangs", False)
+    for _ in range(2):
+        assert await text(client.get("/counters", headers=MONITOR)) == (200, "prometheus")
+    others = [("/counters", MONITOR | {"X-Other": "1"}), ("/counters", {}), ("/mine", {"Authorization": "Key ann"})]
+    for path, headers in others if not away.there else ():
+        assert (await client.get(path, headers=headers)).status_code == 503
+    away.there, away.hangs = True, False
+    assert await text(client.get("/counters", headers=MONITOR)) == (200, "prometheus")
+
+
+async def test_who_gets_counters_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an hour, and as soon as it is known to be nobody, or somebody without the scope."""
+    away = Away()
+    client = client_of(away)
+    assert (await client.get("/counters", headers=MONITOR)).status_code == 200
+    now = access.time.monotonic()
+    with monkeypatch.context() as later:
+        later.setattr(access.time, "monotonic", lambda: now + access.RECALLED + 1)
+        away.there = False
+        assert (await client.get("/counters", headers=MONITOR)).status_code == 503
+    for key, scopes, status in (("wrong", "", 401), ("ann", "chat", 403)):
+        away.there = True
+        for _ in range(2):
+            answer = await client.get("/counters", headers={"Authorization": f"Key {key}", "X-Scopes": scopes})
+            assert answer.status_code == status
+            away.there, status = False, 403 if key == "ann" else 503
+
+
+async def test_no_more_than_a_few_are_remembered() -> None:
+    """The latest: whoever sends other headers each time fills no memory, and does not drive out who comes often."""
+    away = Away()
+    client = client_of(away)
+    for number in range(100):
+        assert (await client.get("/counters", headers=MONITOR)).status_code == 200
+        assert (await client.get("/counters", headers=MONITOR | {"X-Other": str(number)})).status_code == 200
+    away.there = False
+    assert (await client.get("/counters", headers=MONITOR)).status_code == 200
+    assert (await client.get("/counters", headers=MONITOR | {"X-Other": "1"})).status_code == 503
 
 
 async def test_an_unknown_path_is_404_for_everybody() -> None:

@@ -18,6 +18,7 @@ from chatcore.errors import ConfigError, PluginError, Problem, ValidationFailed
 from chatcore.hooks import Context, NoSettings, Plugin, hookimpl
 from chatcore.plugins import find
 from chatcore.protocols import Authenticator, Credentials
+from chatcore.runs.upkeep import Upkeep
 from chatcore.testing.scripted import ScriptedProvider, text
 from chatcore.types import Turn, TurnResult
 
@@ -33,6 +34,11 @@ class Rooms(Plugin[NoSettings]):
         @public
         async def get_inner():
             return "here"
+
+        @inner.get("/nothing")
+        @public
+        async def get_nothing():
+            return None
 
         @outer.websocket("/talk")
         @authenticated
@@ -52,6 +58,15 @@ async def test_a_blueprint_may_have_others_in_it(make_chat):
     assert (answer.status_code, answer.text) == (200, "here")
     charges = {(c.plugin, c.what): c.calls for c in chat.app.extensions["chatcore"].registry.calls.charges()}
     assert charges["rooms", "route outer.inner.get_inner"] == 1
+
+
+async def test_a_view_whose_answer_is_none_is_told_with_its_plugin(make_chat, caplog):
+    """As one that fails: the client learns no more than that the reason is in the log."""
+    chat = await make_chat(Rooms)
+    answer = await chat.client.get("/nothing")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert "The request failed" in answer.json()["detail"]
+    assert "plugin rooms: GET /nothing failed: TypeError: The response value" in caplog.text
 
 
 async def test_a_websocket_is_on_its_plugins_account(make_chat):
@@ -97,7 +112,7 @@ class Stalled(Plugin[NoSettings]):
 
     name = "stalled"
 
-    async def delete(self, key):
+    async def delete(self, key, *_):
         self.asked.set()
         await asyncio.Event().wait()
 
@@ -283,3 +298,15 @@ async def test_a_migration_that_fails_stops_the_start_where_its_plugin_is_needed
     with pytest.raises(error, match=said):
         async with opened(notes(**config)):
             pass
+
+
+async def test_work_beside_the_requests_that_fails_is_told_of_at_once(tmp_path, monkeypatch, caplog):
+    """Not when the server ends, which ends as it should."""
+
+    async def keep(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Upkeep, "keep", keep)
+    async with asyncio.timeout(10), opened(create_app(Loaded(config=Config(data=tmp_path)), discover=False)):
+        while "ZeroDivisionError: a bug" not in caplog.text:
+            await asyncio.sleep(0)

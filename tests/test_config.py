@@ -7,10 +7,10 @@ import attrs
 import pytest
 from attrs import validators
 
-from chatcore import config
-from chatcore.config import Config, Loaded, Row, describe, load, option, plugin_settings
+from chatcore.config import Config, Loaded, Row, describe, load, plugin_settings
 from chatcore.errors import ConfigError
 from chatcore.secrets import Secret
+from chatcore.settings import option
 from chatcore.testing.settings import options
 from chatcore.types import Limits
 
@@ -172,6 +172,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         {"port": -1},
         {"port": 65536},
         {"workers": 0},
+        {"workers": 513},
         {"max_streams": 0},
         {"max_body": 0},
         {"log_retention": -1.0},
@@ -179,6 +180,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         {"hops": 0},
         {"tool_errors": 0},
         {"tool_timeout": 0.0},
+        {"hook_timeout": 0.0},
         {"tool_output": 0},
         {"cost": 0.0},
         {"timezone": "Vienna"},
@@ -323,9 +325,3 @@ def test_a_configuration_can_be_made_by_hand() -> None:
     loaded = Loaded(config=Config(port=0), plugins={"weather": {"latitude": 1, "api_key": Secret("k")}})
     assert plugin_settings(loaded, "weather", Weather).api_key == Secret("k")
     assert describe(loaded, {})[1] == Row("port", "0", "default")
-
-
-def test_the_public_names_are_there() -> None:
-    """What plugins and the command line import."""
-    for name in config.__all__:
-        assert hasattr(config, name)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -35,15 +34,6 @@ async def test_all_examples_run_in_one_server(start_server: Callable[..., Awaita
         stream = (await client.post("/api/chat/stream", json=body)).text
         assert len(re.findall(r'"content":"\S+ "', stream)) in (1, 2, 3)
         assert "left" in (await client.post("/countdown", json={"start": 1, "pause": 0})).text
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_uses_public_names_only(path: Path):
-    """Nobody who copies one comes to depend on what is not for plugins."""
-    imported = re.findall(r"^(?:from|import) (chatcore[\w.]*)", path.read_text(), re.MULTILINE)
-    assert imported
-    private = [name for name in imported if name.startswith(("chatcore.builtin", "chatcore.state", "chatcore.app"))]
-    assert private == []
 
 
 async def test_the_settings_of_an_example_are_read_from_the_file(

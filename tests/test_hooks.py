@@ -1,6 +1,7 @@
 """The hooks of a turn: in order, isolated, timed; and what can be said about all hooks."""
 
 import asyncio
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from chatcore.database import Database
 from chatcore.errors import Forbidden, RequestError
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.plugins import Plugins, find
-from chatcore.types import LOCAL, Turn, TurnResult
+from chatcore.types import LOCAL, Limits, Message, Principal, Turn, TurnResult
 
 BAD = Path(__file__).with_name("plugins_bad")
 TURN = Turn(id="r", principal=LOCAL, conversation_id="c", model="m", provider="p", history=())
@@ -131,6 +132,53 @@ async def test_an_answer_of_the_wrong_type_is_not_taken(load, wrong, caplog):
     assert f"it gave {type(wrong).__name__}, wanted Turn or None" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tools": None},
+        {"tools": {"dice": "roll"}},
+        {"history": None},
+        {"history": "hello"},
+        {"history": ["hello"]},
+        {"parameters": []},
+        {"limits": None},
+        {"model": 5},
+        {"notices": ["look"]},
+        {"stopped_for": 5},
+        {"hidden": None},
+        {"id": "another"},
+        {"principal": Principal("somebody")},
+        {"conversation_id": "another"},
+    ],
+    ids=str,
+)
+async def test_a_turn_with_wrong_fields_is_not_taken(load, wrong, caplog):
+    """It would fail where nobody knows whose fault it is. Nor may a plugin make it somebody else's."""
+    plugins = load(a=preparing(lambda turn: attrs.evolve(turn, **wrong)), b=appending("b"))
+    assert (await plugins.prepare(TURN)).model == "m-b"
+    (field,) = wrong
+    assert re.search(rf"it (gave a turn with|changed the turn's) {field}", caplog.text)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"history": [Message(role="user", content="hello")]},
+        {"hidden": {"dice"}},
+        {"parameters": {"temperature": 0}},
+        {"stopped_for": "no_consent"},
+        {"metadata": {"seen": object()}},
+        {"limits": Limits(hops=1)},
+    ],
+    ids=["history", "hidden", "parameters", "stopped_for", "metadata", "limits"],
+)
+async def test_what_is_as_good_as_declared_is_taken(load, changed, caplog):
+    """A list for a tuple, a set for a frozen one."""
+    turn = await load(a=preparing(lambda turn: attrs.evolve(turn, **changed))).prepare(TURN)
+    assert all(getattr(turn, name) == value for name, value in changed.items())
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("named", ["scripted", None])
 async def test_a_plugin_may_choose_the_model_as_a_request_does(make_chat, named):
     """A provider's name stands for its default model, and none for that of the best provider."""
@@ -212,6 +260,53 @@ async def test_a_hook_is_charged_for_its_time(load):
     plugins = load(a=Waiting)
     await plugins.prepare(TURN)
     assert plugins.registry.calls.charges()[0].seconds >= 0.02
+
+
+class Hanging(Plugin[NoSettings]):
+    """Hangs, before a turn and after it."""
+
+    @hookimpl
+    async def prepare_turn(self, turn):
+        await asyncio.Event().wait()
+
+    @hookimpl
+    async def finish_turn(self, turn, result):
+        await asyncio.Event().wait()
+
+
+async def test_a_hook_that_hangs_has_failed(load, caplog):
+    """After `hook_timeout` the others are asked; it is logged and counted as any other failure."""
+    plugins = load(a=Hanging, b=appending("b"))
+    turn = attrs.evolve(TURN, limits=Limits(hook_timeout=0.01))
+    async with asyncio.timeout(10):
+        assert (await plugins.prepare(turn)).model == "m-b"
+        await plugins.finish(turn, RESULT)
+    prepared, finished = (record.getMessage() for record in caplog.records)
+    for hook, said in (("prepare_turn", prepared), ("finish_turn", finished)):
+        assert hook in said
+        assert "it did not end within 0.01 seconds" in said
+        assert 'disable = ["a"]' in said
+    charges = {(c.what, c.calls, c.failures, c.running) for c in plugins.registry.calls.charges() if c.plugin == "a"}
+    assert charges == {("prepare_turn", 1, 1, 0), ("finish_turn", 1, 1, 0)}
+
+
+async def test_a_time_limit_of_the_hooks_own_is_its_own(load, caplog):
+    """What it raises is told as it is."""
+    assert await load(a=raising(TimeoutError("the service is slow"))).prepare(TURN) is TURN
+    assert "TimeoutError: the service is slow" in caplog.text
+
+
+async def test_a_hook_that_cancels_itself_has_failed(load, caplog):
+    """As when it awaits a task that somebody has cancelled: the turn is not stopped for that."""
+    assert await load(a=raising(asyncio.CancelledError())).prepare(TURN) is TURN
+    assert "it was cancelled by something of its own" in caplog.text
+
+
+async def test_a_plugin_that_hangs_does_not_hold_an_answer(make_chat):
+    """It comes without what the plugin would have done."""
+    chat = await make_chat(Hanging, config={"hook_timeout": 0.05})
+    async with asyncio.timeout(10):
+        assert (await chat.say("hello")).text
 
 
 # --- what can be said about hooks -------------------------------------------------------------------------------------

@@ -124,13 +124,41 @@ async def test_an_error_that_nobody_waits_for_is_silent() -> None:
 
 
 async def test_closing_ends_a_fetch() -> None:
-    """Those who wait are cancelled; closing twice, or with nothing to do, is fine."""
+    """Those who wait get an error that they can handle, and are not cancelled; closing twice is fine."""
+    source = Source()
+    source.open.clear()
+    kept = Kept("it", source.fetch, ttl=60)
+    asking = [asyncio.create_task(kept.get()) for _ in range(2)]
+    await asyncio.sleep(0)
+    kept.close()
+    for error in await asyncio.gather(*asking, return_exceptions=True):
+        assert isinstance(error, ProviderUnavailable)
+        assert (error.kind, error.message) == ("closed", "it was not fetched: the provider is closed")
+        assert error.hint is not None
+    kept.close()
+
+
+async def test_closing_gives_those_who_wait_the_last_known() -> None:
+    """As whenever a new value cannot be had."""
+    source = Source()
+    kept = Kept("it", source.fetch, ttl=60)
+    await kept.get()
+    kept._fresh_until = 0
+    source.open.clear()
+    asking = asyncio.create_task(kept.get())
+    await asyncio.sleep(0)
+    kept.close()
+    assert await asking == 1
+
+
+async def test_one_who_is_cancelled_while_it_closes_is_cancelled() -> None:
+    """The error is for those who still want an answer."""
     source = Source()
     source.open.clear()
     kept = Kept("it", source.fetch, ttl=60)
     asking = asyncio.create_task(kept.get())
     await asyncio.sleep(0)
+    asking.cancel()
     kept.close()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    kept.close()

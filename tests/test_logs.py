@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from chatcore import logs
+from chatcore.errors import NotFound
 
 
 @pytest.fixture
@@ -29,3 +30,13 @@ def test_what_others_have_sent_does_not_look_like_a_line_of_ours(
     assert first.endswith(" [2] error chatcore.app: GET /a")
     assert second == "    00:00:00 error chatcore.app: all is lost\\x1b[2J failed"
     assert others == []
+
+
+def test_a_fault_that_nobody_foresaw_is_logged_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    """Of one that was foreseen its text says all."""
+    logger = logging.getLogger("chatcore.app")
+    logs.fault(logger, "the upkeep failed", NotFound("gone"))
+    logs.fault(logger, "the upkeep failed", ZeroDivisionError("a bug"))
+    foreseen, other = caplog.records
+    assert (foreseen.getMessage(), foreseen.exc_info) == ("the upkeep failed: gone", None)
+    assert other.exc_info is not None

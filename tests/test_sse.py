@@ -148,6 +148,12 @@ def test_event_and_id() -> None:
     ]
 
 
+def test_an_error_may_be_a_field() -> None:
+    """As llama.cpp had it; beside data it is a field like any other that nobody knows."""
+    stream = b'error: {"code":400}\n\ndata: x\nerror: y\n\ndata: z\n\n'
+    assert Parser().feed(stream) == [Event(b'{"code":400}', "error"), Event(b"x"), Event(b"z")]
+
+
 def test_retry_is_a_number() -> None:
     """Anything but ASCII digits is ignored."""
     parser = Parser()

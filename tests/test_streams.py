@@ -10,9 +10,11 @@ from quart import Blueprint, Response
 
 from chatcore import streams
 from chatcore.access import public
+from chatcore.builtin.chat.formats import ChatFormat
 from chatcore.errors import Overloaded
 from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.runs.readers import LiveReader
+from chatcore.serving import sockets
 from chatcore.serving.direct import WithDirect
 from chatcore.testing.chat import Chat, frames
 from chatcore.testing.scripted import ScriptedProvider, text
@@ -62,6 +64,22 @@ async def test_a_draining_server_tells_its_readers_to_come_back(make_chat: MakeC
     refused = await chat.client.post("/api/chat/stream", json=BODY)
     assert refused.status_code == 503
     assert refused.headers["retry-after"]
+
+
+async def test_a_stream_that_breaks_off_for_a_fault_of_ours_says_so(
+    make_chat: MakeChat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever reads it would otherwise see a connection that is lost, and come back for the same again and again."""
+
+    def fail(*_: object) -> bytes:
+        raise ZeroDivisionError("a bug")
+
+    chat = await make_chat(provider=ScriptedProvider([text("once")]))
+    monkeypatch.setattr(ChatFormat, "frames", fail)
+    async with chat.client.stream("POST", "/api/chat/stream", json=BODY) as response:
+        last = frames(await response.aread())[-1]
+    assert (last.event, last.data["type"]) == ("error", "internal")
+    assert "ZeroDivisionError: a bug" in caplog.text
 
 
 class Endless(Plugin[NoSettings]):
@@ -191,13 +209,20 @@ class Large(Plugin[NoSettings]):
         yield routes
 
 
+def sending_little(listening: socket.socket) -> socket.socket:
+    """Has the connections of a server keep little of what they are to send."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
+    return listening
+
+
 async def test_large_answers_that_wait_for_their_clients_are_bounded(
     make_chat: MakeChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many are given as there is room for, and then 503, until those who have one have taken it or left."""
     monkeypatch.setattr(streams, "MOST_WAITING", 2**25)
+    monkeypatch.setattr(sockets, "listen", lambda config, listen=sockets.listen: sending_little(listen(config)))
     chat = await make_chat(Large)
-    # How much a system takes for a client is its own affair, if the client does not say.
+    # How much a system takes for a client is its own affair, unless both ends say it.
     little = httpx.AsyncHTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)])
     async with (
         httpx.AsyncClient(base_url=chat.client.base_url, transport=little) as client,

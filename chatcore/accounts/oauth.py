@@ -11,7 +11,7 @@ from urllib.parse import quote_plus, urlencode
 import attrs
 
 from chatcore.errors import AccountError, AccountUnavailable, SignInNeeded
-from chatcore.http import Timeouts, failures, make_client
+from chatcore.http import Timeouts, cause_of, failures, make_client, reason_of
 from chatcore.protocols import OAuth
 from chatcore.tools import JsonObject
 
@@ -129,7 +129,8 @@ async def _post(oauth: OAuth, url: str, body: str) -> "httpx.Response":
         async with asyncio.timeout(PATIENCE), await asyncio.to_thread(make_client, timeouts=_TIMEOUTS) as client:
             response = await client.post(url, content=body.encode(), headers=headers)
     except failures() as error:  # a time-out is one
-        raise AccountUnavailable(f"{url} does not answer: {type(error).__name__}", hint="try again later") from error
+        hint = known.remedy if (known := cause_of(error)) else "try again later"
+        raise AccountUnavailable(f"{url} does not answer: {reason_of(error)}", hint=hint) from error
     if response.status_code == 429 or response.status_code >= 500:
         raise AccountUnavailable(f"{url} answers {response.status_code}", hint="try again later")
     return response

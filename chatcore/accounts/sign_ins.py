@@ -6,7 +6,6 @@ encrypted and has its time in it), is used once, and belongs to one principal an
 
 import asyncio
 import hashlib
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -19,6 +18,7 @@ from chatcore.errors import SignInFailed
 from chatcore.secrets import Secret
 from chatcore.tools import JsonObject
 from chatcore.types import Principal
+from chatcore.waiting import within
 
 LIFETIME = 600
 """Seconds that a sign-in may take."""
@@ -118,9 +118,7 @@ class SignIns:
     async def _told(self, sign_in: str) -> str:
         async with self._table.watch(sign_in) as watcher:
             while (told := await self._table.answer(sign_in)) is None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK):
-                        await watcher.changed()
+                await within(LOOK, watcher.changed())
         return told
 
 

@@ -20,6 +20,7 @@ from chatcore.database import Accounts as AccountTable
 from chatcore.errors import DatabaseError, VaultError
 from chatcore.tools import JsonObject
 from chatcore.types import Principal
+from chatcore.waiting import within
 
 logger = logging.getLogger(__name__)
 
@@ -137,11 +138,7 @@ class Vault:
 
     async def _keep(self, what: str, holder: str, ended: asyncio.Event) -> None:
         """Renews a claim until it has ended. It is not cancelled: a renewal must not come after the release."""
-        while not ended.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LEASE / 3):
-                    await ended.wait()
-                    return
+        while not await within(LEASE / 3, ended.wait()):
             with suppress(DatabaseError):  # the next try may succeed before the lease ends
                 if not await self._jobs.claim(what, holder, _lease()):
                     logger.warning("%s: this worker was silent for so long that another has claimed it", what)

@@ -29,6 +29,7 @@ it may take until the first token closes the server."""
 _REMEMBERED = 1024  # tokens; more are in use at once on no server of this kind
 # What every token begins with. Other bearers, such as a sign-in plugin's, are not this authenticator's to judge.
 _BEARER = re.compile(r"bearer +(cc_\S+)", re.IGNORECASE)
+_LONGEST = 200  # characters of a name; the list has a column for it
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -116,11 +117,20 @@ def _named(_ctx: click.Context, _option: click.Parameter, value: str | tuple[str
     for name in (value,) if isinstance(value, str) else value:
         if not name or re.search(r"\s", name):
             raise click.BadParameter(f"{name!r} is no name: it has no spaces, and is not empty")
+        _seen(_ctx, _option, name)
+    return value
+
+
+def _seen(_ctx: click.Context, _option: click.Parameter, value: str) -> str:
+    if len(value) > _LONGEST:
+        raise click.BadParameter(f"it has {len(value)} characters: write no more than {_LONGEST}")
+    if not value.isprintable():
+        raise click.BadParameter(f"{value!r} has characters that nobody sees: write it without them")
     return value
 
 
 @click.command()
-@click.option("--name", default="", help="What it is for; shown in the list.")
+@click.option("--name", default="", callback=_seen, help="What it is for; shown in the list.")
 @click.option("--principal", default=LOCAL.id, show_default=True, callback=_named, help="Whose conversations it opens.")
 @click.option(
     "--scope",

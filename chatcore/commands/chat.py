@@ -24,13 +24,13 @@ def chat(
 
     Asks MESSAGE, or what comes through a pipe, and prints the answer; without either it is a conversation.
     """
-    loaded = load_config(ctx)
+    ctx.obj = load_config(ctx)
     question = " ".join(message) if message else piped()
     if question is not None and not question.strip():
         raise click.UsageError("there is nothing to ask")
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(reached(loaded, server)) as url,
+        portal.wrap_async_context_manager(reached(ctx, server)) as url,
         portal.wrap_async_context_manager(connected(url, token, model)) as client,
     ):
         talk = Talk(portal, client)

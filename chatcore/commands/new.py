@@ -2,6 +2,7 @@
 
 import keyword
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
@@ -32,7 +33,9 @@ def new(name: str, into: Path | None) -> None:
     try:
         _copy(template, target, renamed)
     except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}: choose a directory with --into") from error
+        shutil.rmtree(target, ignore_errors=True)  # half a plugin, which would be in the way of the next try
+        where = error.filename or target
+        raise click.ClickException(f"{where}: {error.strerror}: choose a directory with --into") from error
     click.echo(f"made {target}; next:")
     for step in _next_steps(target, in_workspace=workspace is not None and workspace in target.resolve().parents):
         click.echo(f"  {step}")

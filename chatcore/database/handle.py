@@ -13,7 +13,7 @@ from chatcore.database.engine import Engine
 from chatcore.database.units import Queue, Unit, run_reader, run_writer
 from chatcore.database.urls import engine_for
 from chatcore.database.watch import Watch, Watcher
-from chatcore.errors import DatabaseError
+from chatcore.errors import DatabaseError, DatabaseUnavailable
 from chatcore.tally import Histogram
 
 T = TypeVar("T")
@@ -163,7 +163,7 @@ class Database:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._lock:
             if not self._threads:
-                raise DatabaseError(f"{self._name} is not open")
+                raise DatabaseUnavailable(f"{self._name} is not open")
             queue.put(Unit(work, future))
         return future
 

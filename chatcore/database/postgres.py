@@ -30,7 +30,7 @@ from chatcore.database.engine import COPIED_AT_ONCE, Rows, insertion, selection
 from chatcore.database.tables import bound, nul_refused
 from chatcore.database.urls import unreadable
 from chatcore.database.watch import Watch
-from chatcore.errors import DatabaseError, RequestError
+from chatcore.errors import DatabaseError, DatabaseUnavailable, RequestError
 
 OLDEST = 13
 """The oldest version of the server that will do."""
@@ -403,8 +403,9 @@ class Postgres(peewee.PostgresqlDatabase):
         known = next((_CAUSES[key] for key in (state, state[:3], state[:2]) if key in _CAUSES), None) if state else None
         # The rest of the server's message may quote what was to be stored.
         said = (isinstance(cause, psycopg.Error) and cause.diag.message_primary) or str(cause).partition("\n")[0]
-        what, remedy = known or (said, None)
-        return DatabaseError(f"{self.name}: {what}" + (f" ({said})" if known else ""), hint=remedy)
+        if known:
+            return DatabaseUnavailable(f"{self.name}: {known[0]} ({said})", hint=known[1])
+        return DatabaseError(f"{self.name}: {said}")
 
     # --- changes of others --------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from chatcore.database import histories
 from chatcore.database.engine import COPIED_AT_ONCE, Rows, insertion, selection
 from chatcore.database.tables import bound, nul_refused
 from chatcore.database.watch import Watch
-from chatcore.errors import DatabaseError
+from chatcore.errors import DatabaseError, DatabaseUnavailable
 
 APPLICATION_ID = 0x63686174
 """The four bytes `chat` in the header of our files tell them from those of other programs."""
@@ -62,6 +62,7 @@ class Sqlite(peewee.SqliteDatabase):
         pragmas = {"foreign_keys": 1, "synchronous": "full" if durable else "normal"}
         super().__init__(str(path), pragmas=pragmas, timeout=5)
         self._rested = time.monotonic()
+        self._opened: tuple[int, int] | None = None
 
     @property
     def row_id_constraints(self) -> list[peewee.Node]:
@@ -119,7 +120,7 @@ class Sqlite(peewee.SqliteDatabase):
         """The error that tells what is wrong with the file, and how to rescue it."""
         backups = sorted(self.path.parent.glob(f"{self.path.name}.before-*"), key=lambda path: path.stat().st_mtime)
         copy = f", or put the backup {backups[-1]} in its place" if backups else ""
-        return DatabaseError(
+        return DatabaseUnavailable(
             f"{self.path}: the database is damaged ({found})",
             hint=f'stop the server and rescue what can be read: sqlite3 {self.path} ".recover" | '
             f"sqlite3 {self.path}.recovered{copy}",
@@ -186,10 +187,17 @@ class Sqlite(peewee.SqliteDatabase):
     # --- threads and transactions -------------------------------------------------------------------------------------
 
     def join(self, *, writes: bool) -> None:
+        there = _identity(self.path)
+        if there is None or there != (self._opened or there):  # what is open has no name: what is written there is lost
+            raise DatabaseUnavailable(
+                f"{self.path}: the file was moved, deleted or replaced while it was in use",
+                hint="put it back, or restart the server, which uses what is there then",
+            )
         if self.is_closed():
             bound.initialize(self)
             self.connect()
             self.pragma("query_only", int(not writes))
+            self._opened = there  # it stays the same as long as a thread has it open, on any file system
             if writes:
                 self.pragma("busy_timeout", 0)  # `begin` waits, and more evenly: SQLite would sleep ever longer
 
@@ -250,8 +258,9 @@ class Sqlite(peewee.SqliteDatabase):
         name = _name(error)
         if name.startswith("SQLITE_CORRUPT") or "decode to UTF-8" in str(error):
             return self.damaged(name or "text that is none")
-        what, remedy = _CAUSES.get("_".join(name.split("_")[:2]), (str(error), None))
-        return DatabaseError(f"{self.path}: {what}", hint=remedy)
+        if known := _CAUSES.get("_".join(name.split("_")[:2])):
+            return DatabaseUnavailable(f"{self.path}: {known[0]}", hint=known[1])
+        return DatabaseError(f"{self.path}: {error}")
 
     # --- changes of others -------------------------------------------------------------------------------------------
 
@@ -263,7 +272,7 @@ class Sqlite(peewee.SqliteDatabase):
         known = None
         while not watch.closed:
             watch.until_awaited()
-            with suppress(*self.faults):  # whoever is told and reads is told the cause
+            with suppress(*self.faults, DatabaseError):  # whoever is told and reads is told the cause
                 self.join(writes=False)
                 seen = self.pragma("data_version")
                 if seen != known:
@@ -368,6 +377,15 @@ def _patiently(work: Callable[[], object]) -> None:
             time.sleep(_LOCK_PAUSE)
         else:
             return
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is that has this name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _name(error: BaseException) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from chatcore import sse, wire
 from chatcore.openai.failure import UNREADABLE, Failure, failure_of, parsed
+from chatcore.openai.thoughts import CONTENT, PART, mark_of, mark_with
 from chatcore.tools import JsonObject
 from chatcore.types import (
     Annotated,
@@ -41,6 +42,7 @@ class _Fragment(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
+    extra_content: Any = None
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -73,6 +75,9 @@ class _Chunk(msgspec.Struct, gc=False):
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 
+_HEAD = 2**16
+"""Bytes that are kept of a stream while there is nothing in it."""
+
 
 @attrs.define
 class _Call:
@@ -83,17 +88,18 @@ class _Call:
     upstream_id: str | None
     name: str = ""
     started: bool = False
+    mark: str = ""  # not told yet
     arguments: list[str] = attrs.field(factory=list)
 
 
 class ChunkReader:
     """Turns the chunks of one answer into events, and knows how the answer ended.
 
-    A tool call without an id gets `call_<n>`; `first_call` is the first n. `begun`: it has said something. After
-    `[DONE]` (`done`) or an error (`failure`) nothing more is read.
+    A tool call without an id gets `call_<n>`; `first_call` is the first n. `provider` gives what is noted of
+    reasoning. `begun`: it has said something. After `[DONE]` (`done`) or an error (`failure`) nothing more is read.
     """
 
-    def __init__(self, *, first_call: int = 0) -> None:
+    def __init__(self, *, first_call: int = 0, provider: str = "") -> None:
         self.begun = False
         self.done = False
         self.failure: Failure | None = None
@@ -102,8 +108,11 @@ class ChunkReader:
         self._calls: list[_Call] = []
         self._open: dict[int, _Call] = {}  # by the upstream's index
         self._first_call = first_call
+        self._provider = provider
+        self._marked = False
         self._raw: bytes | None = None
         self._parser = sse.Parser()
+        self._unread = b""
 
     @property
     def ended(self) -> bool:
@@ -128,13 +137,17 @@ class ChunkReader:
                 break
         if found:
             self.begun = True
+        elif not self.begun:
+            self._unread = (self._unread + data)[:_HEAD]
         return found
 
     def close(self) -> None:
-        """Takes note of the end of the stream."""
+        """Takes note of the end of the stream, or of an error that came in its place."""
         if not self.ended:
             for event in self._parser.close():
                 self._read(event, [])
+        if not (self.begun or self.ended):
+            self.failure = _error_in(self._unread)
 
     def read_whole(self, body: bytes) -> list[ModelEvent]:
         """What a completion says that came in one piece. There is no chunk then: `raw` is None."""
@@ -180,9 +193,7 @@ class ChunkReader:
         return found
 
     def _read(self, event: sse.Event, found: list[ModelEvent]) -> None:
-        if event.event != "message":
-            if event.event == "error":
-                self.failure = failure_of(_any(event.data))
+        if event.event != "message" and not self._may_be_chunk(event):
             return
         data = event.data.strip()
         if data == sse.DONE:
@@ -192,9 +203,19 @@ class ChunkReader:
         try:
             chunk, raw = _chunk(data)
         except (ValueError, RecursionError, OverflowError) as error:
-            self.failure = Failure(message=f"an event of the stream is not a chat chunk: {error}", kind=UNREADABLE)
-        else:
+            why = f"an event of the stream is not a chat chunk: {error}"
+            self.failure = _error_in(data) or Failure(message=why, kind=UNREADABLE)
+            return
+        if chunk.choices is None and not (chunk.usage or chunk.error):
+            self.failure = _error_in(data)
+        if self.failure is None:
             self._add(chunk, raw, found)
+
+    def _may_be_chunk(self, event: sse.Event) -> bool:
+        """Whether an event with a name has a chunk in it. An error is noted."""
+        if event.event == "error":
+            self.failure = failure_of(_any(event.data))
+        return self.failure is None and b'"choices"' in event.data
 
     def _add(self, chunk: _Chunk, raw: bytes | None, found: list[ModelEvent]) -> None:
         self._note(chunk)
@@ -227,10 +248,8 @@ class ChunkReader:
             names.provider = chunk.provider
 
     def _add_delta(self, delta: _Delta, found: list[ModelEvent]) -> None:
-        if delta.reasoning or delta.reasoning_content or delta.reasoning_details:
-            details = delta.reasoning_details or []
-            thought = _text(delta.reasoning) or _text(delta.reasoning_content) or _text(details)
-            found.append(ReasoningDelta(thought, details, self._take_raw()))
+        if delta.reasoning or delta.reasoning_content is not None or delta.reasoning_details:
+            self._add_reasoning(delta, found)
         if isinstance(delta.content, list):
             self._add_parts(delta.content, found)
         elif text := delta.content or delta.refusal:
@@ -243,9 +262,22 @@ class ChunkReader:
         if delta.images:
             self._add_parts(delta.images, found)
 
+    def _add_reasoning(self, delta: _Delta, found: list[ModelEvent]) -> None:
+        details = delta.reasoning_details or []
+        mark = ""
+        if not (thought := _text(delta.reasoning)) and delta.reasoning_content is not None:
+            # An empty one is worth noting, too: such servers want the field back even where there was no thought.
+            thought, mark = _text(delta.reasoning_content), mark_of(self._provider, CONTENT)
+        if thought or details or (mark and not self._marked):
+            self._marked = self._marked or bool(mark)
+            found.append(ReasoningDelta(thought or _text(details), details, self._take_raw(), mark))
+
     def _add_parts(self, parts: Sequence[Any], found: list[ModelEvent]) -> None:
         for part in parts:
-            if isinstance(part, dict) and part.get("type", "text") != "text":
+            if isinstance(part, dict) and part.get("type") == "thinking":
+                thought = _text(part.get("thinking"))
+                found.append(ReasoningDelta(thought, (), self._take_raw(), mark_of(self._provider, PART)))
+            elif isinstance(part, dict) and part.get("type", "text") not in ("text", "reference"):
                 found.append(Attachment(part, self._take_raw()))
             elif text := _text(part):
                 found.append(TextDelta(text, self._take_raw()))
@@ -264,6 +296,11 @@ class ChunkReader:
             found.append(ToolCallDelta(call.index, arguments, self._take_raw()))
         elif function.name:
             self._start(call, function.name, found)
+        if fragment.extra_content:
+            call.mark = mark_with(self._provider, fragment.extra_content)
+        if call.mark and call.started:
+            found.append(ToolCallDelta(call.index, "", self._take_raw(), call.mark))
+            call.mark = ""
 
     def _start(self, call: _Call, name: str, found: list[ModelEvent]) -> None:
         """Tells of a call, once. What came of its arguments before its name did follows it."""
@@ -318,6 +355,22 @@ def _chunk(data: bytes) -> tuple[_Chunk, bytes]:
             pass
     data = wire.dumps(json.loads(data))
     return _decode(data), data
+
+
+def _error_in(data: bytes) -> Failure | None:
+    """The error that some JSON tells of: also without the word, as FastChat, vLLM and Mistral have it, and those that
+    stand on DashScope or FastAPI, or in a list, as Google's servers do."""
+    value = _any(data)
+    match value:
+        case [{"error": _}] | {"object": "error"}:
+            return failure_of(value)
+        case {"error": error} if error:
+            return failure_of(value)
+        case {"object": _}:
+            return None
+        case {"message": _} | {"detail": _}:
+            return failure_of(value)
+    return None
 
 
 def _is_another(call: _Call, upstream_id: str | None, name: str, arguments: str) -> bool:

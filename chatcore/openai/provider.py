@@ -25,8 +25,8 @@ import msgspec
 
 from chatcore import wire
 from chatcore.errors import ConfigError, ProviderError, ProviderRefused, ProviderUnavailable, StreamBroken
-from chatcore.http import Timeouts, content, failures, make_client, reason_of
-from chatcore.kept import Kept
+from chatcore.http import Timeouts, content, failures, make_client, reason_of, remedy_of
+from chatcore.kept import CLOSED, Kept
 from chatcore.openai.chunks import ChunkReader
 from chatcore.openai.failure import UNREADABLE, Failure, failure_of_response
 from chatcore.openai.payload import message_json, tool_json
@@ -53,6 +53,13 @@ LINGER = 1.0
 _LARGEST_ERROR = 2**16
 _LARGEST_DOCUMENT = 64 * 2**20
 _RETRYABLE = frozenset({408, 409, 425, 429})  # and everything from 500 on
+_STREAM = (b"data:", b"event:", b":")
+"""How event streams begin of servers that do not say that it is one (https://github.com/nearai/private-ml-sdk/pull/20)."""
+_UNASKED = frozenset({"stream_options", "reasoning", "reasoning_content", "reasoning_details", "annotations", "images"})
+"""What not every server knows. Mistral's, Groq's and some of Azure's refuse a request with it
+(https://github.com/openai/openai-agents-python/issues/442, https://github.com/tashfeenahmed/freellmapi/issues/1070)."""
+_UNKNOWN = re.compile("not permitted|extra_forbidden|unsupported|unrecognized|unknown|unexpected", re.IGNORECASE)
+_FIELD = re.compile(r"(?:['\"`/.]|supplied: )(\w+)")
 _TOOL_WORDS = ("tools", "tool_choice", "parallel_tool_calls", "tool_calls", "functions", "function_calling")
 _HINTS = {
     401: "Check the API key.",
@@ -110,6 +117,7 @@ class OpenAIProvider:
         self._making_client = asyncio.Lock()
         self._answers: set[httpx.Response] = set()
         self._closed = False
+        self._refused: set[str] = set()  # of what is sent without being asked for
 
     # --- the protocol of a provider ---
 
@@ -134,9 +142,10 @@ class OpenAIProvider:
             StreamBroken: the answer broke off, has an error in it, or cannot be read.
         """
         for attempt in count():
-            reader = ChunkReader(first_call=_calls(request))
+            reader = ChunkReader(first_call=_calls(request), provider=self.name)
+            payload = self.payload(request)
             try:
-                async with self._asked(wire.dumps(self.payload(request)), reader) as response:
+                async with self._asked(wire.dumps(payload), reader) as response:
                     head = dict(response.headers.items())
                     read, pieces = await self._incoming(response, head, reader)
                     async for data in pieces:
@@ -147,8 +156,8 @@ class OpenAIProvider:
                 if ending := self._ending(response, head, reader):
                     yield ending
                 return
-            except ProviderUnavailable as error:  # raised only before the first event
-                delay = _delay(error, attempt, self._retries)
+            except (ProviderRefused, ProviderUnavailable) as error:  # raised only before the first event
+                delay = self._until_next(error, attempt, payload, request)
                 if delay is None:
                     raise
                 logger.warning("%s; trying again in %.1f s", error, delay)
@@ -182,12 +191,13 @@ class OpenAIProvider:
     def payload(self, request: ModelRequest) -> dict[str, Any]:
         """Override point: the body of a call. The request's parameters go as they are, its tools after theirs."""
         model = self.default_model if request.model == self.name else request.model
-        payload: dict[str, Any] = {"stream_options": {"include_usage": True}, **request.parameters}
+        asking = {} if "stream_options" in self._refused else {"stream_options": {"include_usage": True}}
+        payload: dict[str, Any] = {**asking, **request.parameters}
         if model:
             payload["model"] = self.upstream_id(model)
         if request.tools:
             payload["tools"] = [*(request.parameters.get("tools") or ()), *map(tool_json, request.tools)]
-        payload["messages"] = [message_json(message) for message in request.messages]
+        payload["messages"] = [message_json(message, self.name, self._refused) for message in request.messages]
         payload["stream"] = True
         return payload
 
@@ -237,6 +247,19 @@ class OpenAIProvider:
 
     # --- one call ---
 
+    def _until_next(
+        self, error: ProviderError, attempt: int, payload: Mapping[str, Any], request: ModelRequest
+    ) -> float | None:
+        """Seconds until a call is tried again; None if it is not to be. What was refused of it is noted."""
+        if isinstance(error, ProviderUnavailable):
+            return _delay(error, attempt, self._retries)
+        if error.upstream_status not in (400, 422) or not _UNKNOWN.search(error.message) or attempt >= len(_UNASKED):
+            return None
+        sent = set(payload).union(*(payload.get("messages") or ())) - request.parameters.keys()
+        refused = sent & _UNASKED & set(_FIELD.findall(error.message))
+        self._refused |= refused
+        return 0.0 if refused else None
+
     @asynccontextmanager
     async def _asked(self, body: bytes, reader: ChunkReader) -> AsyncIterator["httpx.Response"]:
         """The response to a call, for `reader` to read. What it breaks off with is an error of ours."""
@@ -261,9 +284,13 @@ class OpenAIProvider:
         self, response: "httpx.Response", head: Mapping[str, str], reader: ChunkReader
     ) -> tuple[Callable[[bytes], Sequence[ModelEvent]], AsyncIterator[bytes]]:
         """What reads a body, and the pieces of the body."""
-        if _is_event_stream(head):
-            return reader.feed, _pieces(response, head)
-        return reader.read_whole, _alone(await self._body(response))
+        pieces = _pieces(response, head)
+        if not _is_event_stream(head):
+            first = await anext(pieces, b"")
+            pieces = _with_first(first, pieces)
+            if not first.lstrip().startswith(_STREAM):
+                return reader.read_whole, _alone(await self._body(response, pieces=pieces))
+        return reader.feed, pieces
 
     def _ending(self, response: "httpx.Response", head: Mapping[str, str], reader: ChunkReader) -> Sequence[ModelEvent]:
         """What is to be said when a body has ended.
@@ -276,7 +303,7 @@ class OpenAIProvider:
             if not (reader.begun or reader.complete):
                 raise ProviderUnavailable(f"{self.name} ended its answer before it had begun", kind="cut_off")
             return reader.finish(head.get("x-generation-id"), self._routing(head), self._known_as)
-        if reader.failure.kind == UNREADABLE and not _is_event_stream(head):
+        if reader.failure.kind == UNREADABLE and not (reader.begun or _is_event_stream(head)):
             raise self._unexpected(response, reader.failure.message)
         raise self._error(reader.failure, begun=reader.begun)
 
@@ -311,28 +338,39 @@ class OpenAIProvider:
             text = await self._body(response, _LARGEST_ERROR)
         raise self.parse_error(response.status_code, response.headers, text)
 
-    async def _body(self, response: "httpx.Response", limit: int = _LARGEST_DOCUMENT) -> bytes:
+    async def _body(
+        self, response: "httpx.Response", limit: int = _LARGEST_DOCUMENT, pieces: AsyncIterator[bytes] | None = None
+    ) -> bytes:
         """The body of a response, cut at a limit."""
-        pieces: list[bytes] = []
+        body: list[bytes] = []
         try:
             async with aclosing(response), asyncio.timeout(self.timeouts.first_byte):
-                async for data in response.aiter_bytes():
-                    pieces.append(data)
+                async for data in pieces or response.aiter_bytes():
+                    body.append(data)
                     limit -= len(data)
                     if limit <= 0:
                         break
         except failures() as error:
             raise self._unavailable(error) from error
-        return b"".join(pieces)
+        return b"".join(body)
 
     async def _connected(self) -> "httpx.AsyncClient":
         """The client, made when it is first needed."""
         async with self._making_client:
-            if self._closed:
-                raise ProviderUnavailable(f"{self.name} is closed", kind="closed")
+            self._check_open()
             if self._client is None:
-                self._client = await asyncio.to_thread(make_client, base_url=self.base_url, timeouts=self.timeouts)
+                client = await asyncio.to_thread(make_client, base_url=self.base_url, timeouts=self.timeouts)
+                try:
+                    self._check_open()
+                except ProviderUnavailable:
+                    await client.aclose()
+                    raise
+                self._client = client
             return self._client
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ProviderUnavailable(f"{self.name} is closed", kind="closed", hint=CLOSED)
 
     async def _warm_up(self) -> None:
         await asyncio.sleep(WARM_UP)
@@ -378,7 +416,7 @@ class OpenAIProvider:
         return ProviderUnavailable(
             f"{self.name} cannot be reached: {reason_of(error)}",
             kind="unreachable",
-            hint=f"Is the server at {self.base_url} running?",
+            hint=remedy_of(error, self.base_url) or f"Is the server at {self.base_url} running?",
         )
 
     def _unexpected(self, response: "httpx.Response", why: str) -> ProviderRefused:
@@ -444,6 +482,12 @@ def _pieces(response: "httpx.Response", head: Mapping[str, str]) -> AsyncIterato
     # As they come is cheaper for each read; a server that compresses although it was not asked to gets a decoder.
     plain = head.get("content-encoding", "identity").lower() == "identity"
     return aiter(cast("httpx.AsyncByteStream", response.stream) if plain else response.aiter_bytes())
+
+
+async def _with_first(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for data in rest:
+        yield data
 
 
 async def _alone(body: bytes) -> AsyncIterator[bytes]:

@@ -5,6 +5,7 @@ chatcore.db      the database
 plugins/NAME/…   the files of plugins, such as those of the store `disk`
 """
 
+import errno
 import hashlib
 import re
 import stat
@@ -140,6 +141,8 @@ class Archive:
             BackupError: it is none, it is cut off, or something in it is not as we write it.
         """
         try:
+            if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe ends never, nor do some devices
+                raise OSError(errno.EINVAL, "it is not a file")
             file = path.open("rb")
         except OSError as error:
             raise BackupError(f"{path}: {error.strerror}", hint="name the file of a backup") from error

@@ -164,6 +164,10 @@ def _plugins(loaded: Loaded, plugins: Plugins) -> Iterator[Check]:
     if loaded.config.blob_store not in stores:
         remedy = f"set blob_store to one of: {', '.join(stores)}"
         yield Check("blob store", "fail", f"there is none of the name {loaded.config.blob_store!r}", remedy)
+    try:
+        plugins.registry.provider_for(None)
+    except ChatcoreError as error:  # who names no model gets this instead of an answer
+        yield Check("default model", "warn", error.message, error.hint or "set default_model")
 
 
 def _accounts(plugins: Plugins) -> Iterator[Check]:

@@ -2,13 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from inspect import isawaitable
 from typing import Any, TypeVar
 
 import attrs
 
-from chatcore.errors import PluginError
+from chatcore.errors import PluginError, RequestError
 from chatcore.tally import OTHER
+from chatcore.waiting import within
 
 T = TypeVar("T")
 
@@ -29,49 +32,53 @@ class Charge:
     seconds: float = 0.0
 
 
-class _Call:
-    """One call, as a context manager. An exception counts as a failure, a cancellation does not. Code that calls exit()
-    has failed, too: it must not end the server."""
-
-    __slots__ = ("_charge", "_owner", "_started")
-
-    def __init__(self, owner: "Calls", charge: Charge) -> None:
-        self._owner = owner
-        self._charge = charge
-
-    def __enter__(self) -> None:
-        self._charge.running += 1
-        self._started = time.monotonic()
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        charge = self._charge
-        charge.seconds += time.monotonic() - self._started
-        charge.calls += 1
-        charge.failures += isinstance(error, Exception | SystemExit)
-        charge.running -= 1
-        self._owner.ended(charge.plugin)
-        if isinstance(error, SystemExit):
-            raise PluginError(f"plugin {charge.plugin}: {charge.what} called exit()") from error
-
-
 class Calls:
     """The calls into the plugins of one app. To be used on one event loop."""
 
     def __init__(self) -> None:
         self._charges: dict[tuple[str, str], Charge] = {}
-        self._waiting: dict[str, asyncio.Event] = {}
+        self._ended = asyncio.Event()  # one of the calls
 
-    def charge(self, plugin: str, what: str) -> _Call:
-        """A context manager around one call."""
+    @contextmanager
+    def charge(self, plugin: str, what: str) -> Iterator[None]:
+        """Around one call. An exception counts as a failure, a cancellation and a refused request do not. Code that
+        calls exit() has failed, too, and so has a library that panics: neither must end the server, or a task that
+        others wait for."""
+        charge = self._charge(plugin, what)
+        charge.running += 1
+        started = time.monotonic()
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            charge.failures += not isinstance(error, RequestError)
+            if isinstance(error, Exception):
+                raise
+            how = "called exit()" if isinstance(error, SystemExit) else f"raised {type(error).__name__}: {error}"
+            raise PluginError(f"plugin {plugin}: {charge.what} {how}") from error
+        finally:
+            charge.seconds += time.monotonic() - started
+            charge.calls += 1
+            charge.running -= 1
+            self._ended.set()
+
+    def _charge(self, plugin: str, what: str) -> Charge:
         charge = self._charges.get((plugin, what))
         if charge is None:
             what = what if len(self._charges) < MOST else OTHER
             charge = self._charges.setdefault((plugin, what), Charge(plugin, what))
-        return _Call(self, charge)
+        return charge
 
     async def run(self, plugin: str, what: str, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Awaits a coroutine on a plugin's account."""
+        """Awaits a coroutine on a plugin's account.
+
+        Raises:
+            PluginError: it is none, or has tried to end the server.
+        """
         with self.charge(plugin, what):
+            if not isawaitable(coroutine):
+                raise PluginError(f"plugin {plugin}: {what} gave {coroutine!r:.100}: write 'async def'")
             return await coroutine
 
     def charges(self) -> Sequence[Charge]:
@@ -80,22 +87,12 @@ class Calls:
 
     async def drained(self, plugin: str, timeout: float) -> bool:
         """Waits until no call of the plugin's is under way: True, or False after `timeout` seconds."""
-        ended = self._waiting.setdefault(plugin, asyncio.Event())
-        try:
-            async with asyncio.timeout(timeout):
-                while any(charge.running for charge in self._charges.values() if charge.plugin == plugin):
-                    ended.clear()
-                    await ended.wait()
-        except TimeoutError:
-            return False
-        finally:
-            self._waiting.pop(plugin, None)
-        return True
+        return await within(timeout, self._drained(plugin))
 
-    def ended(self, plugin: str) -> None:
-        """Wakes who waits for the plugin's calls to end."""
-        if plugin in self._waiting:
-            self._waiting[plugin].set()
+    async def _drained(self, plugin: str) -> None:
+        while any(charge.running for charge in self._charges.values() if charge.plugin == plugin):
+            self._ended.clear()
+            await self._ended.wait()
 
     def forget(self, plugin: str) -> None:
         """Drops what is known of a plugin that has been taken out."""

@@ -11,20 +11,26 @@ import attrs
 
 from chatcore.errors import PluginError
 from chatcore.hooks import API_VERSION, Plugin
+from chatcore.plugins.fit import is_one, lacking, misfit, place
+from chatcore.plugins.gives import can_give
 from chatcore.plugins.registry import Contribution, Kind, Provenance
 from chatcore.protocols import Account, Authenticator, BlobStore, Lifespan, Provider, ToolSource
 from chatcore.tools import Tool
 
 if TYPE_CHECKING:
+    from click import Command
     from quart import Blueprint, Quart
 
 Options: TypeAlias = Mapping[str, object]
 """What pluggy notes of a `@hookimpl`."""
 
+Kinds: TypeAlias = tuple[tuple[Kind, type], ...]
+"""What a hook may give."""
+
 TURN_HOOKS: dict[str, Kind] = {"prepare_turn": "prepare_turn", "finish_turn": "finish_turn"}
 """The hooks that are called for every turn, with their kinds. The others are called once, and contribute."""
 
-_GIVES: dict[str, tuple[tuple[Kind, type], ...]] = {
+_GIVES: Mapping[str, Kinds] = {
     "register_providers": (("provider", Provider),),
     "register_tools": (("tool", Tool), ("tool source", ToolSource)),
     "register_storage": (("blob store", BlobStore),),
@@ -32,7 +38,12 @@ _GIVES: dict[str, tuple[tuple[Kind, type], ...]] = {
     "register_accounts": (("account", Account),),
     "register_lifespans": (("lifespan", Lifespan),),
 }
-_PROVIDER_NAME = re.compile(r"[^/\s]+")
+_LONGEST_NAME = 100
+_NAMES: Mapping[Kind, tuple[re.Pattern[str], str]] = {
+    "provider": (re.compile(r"[^/\s]+"), "has no '/' and no spaces, ids are NAME/MODEL"),
+    "command": (re.compile(r"[^-\s]\S*"), "has no spaces and no '-' before it, or nobody could call it"),
+}
+"""What names must be like where not every text can be used as one."""
 
 
 def check_class(cls: object) -> type[Plugin[Any]]:
@@ -126,12 +137,6 @@ def _without_yield(hook: Callable[..., Any]) -> str:
     return ", without 'yield'" if inspect.isasyncgenfunction(hook) else ""
 
 
-def place(function: Callable[..., Any]) -> str:
-    """Where a function is defined: `file:line`."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else "a file that is not known"
-
-
 # --- contributions ----------------------------------------------------------------------------------------------------
 
 
@@ -142,13 +147,14 @@ def contributions(hook: str, given: object, provenance: Provenance) -> Sequence[
         PluginError: it is not what the hook wants.
     """
     kinds = _kinds(hook)
-    wanted = " or ".join(type_.__name__ for _, type_ in kinds)
+    if inspect.iscoroutine(given):
+        given.close()  # or Python would complain of it, too
     if not isinstance(given, Iterable):
-        raise PluginError(f"{hook} gave {given!r}, wanted an iterable: write 'yield' before each {wanted}")
+        raise PluginError(f"{hook} gave {given!r:.200}, wanted an iterable: write 'yield' before each {_wanted(kinds)}")
     return [made for value in given for made in _contributions(hook, kinds, value, provenance)]
 
 
-def _kinds(hook: str) -> tuple[tuple[Kind, type], ...]:
+def _kinds(hook: str) -> Kinds:
     if hook == "register_routes":
         from quart import Blueprint  # noqa: PLC0415  half a second that only a plugin with routes costs
 
@@ -160,22 +166,48 @@ def _kinds(hook: str) -> tuple[tuple[Kind, type], ...]:
     return _GIVES[hook]
 
 
-def _contributions(
-    hook: str, kinds: tuple[tuple[Kind, type], ...], value: object, provenance: Provenance
-) -> Iterator[Contribution]:
-    kind = next((kind for kind, type_ in kinds if isinstance(value, type_) and not inspect.isclass(value)), None)
-    if kind is None:
-        wanted = " or ".join(type_.__name__ for _, type_ in kinds)
-        raise PluginError(f"{hook} gave {value!r}, wanted {wanted}")
-    name = getattr(value, "name", None)
-    if not isinstance(name, str) or not name:
-        raise PluginError(f"{hook} gave {value!r}, whose name is {name!r}, wanted a text")
-    if kind == "provider" and not _PROVIDER_NAME.fullmatch(name):
-        raise PluginError(f"{hook} gave the provider {name!r}: a name has no '/' and no spaces, ids are NAME/MODEL")
+def _wanted(kinds: Kinds) -> str:
+    return " or ".join(type_.__name__ for _, type_ in kinds)
+
+
+def _contributions(hook: str, kinds: Kinds, value: object, provenance: Provenance) -> Iterator[Contribution]:
+    found = next(((kind, type_) for kind, type_ in kinds if is_one(value, type_)), None)
+    if found is None:
+        raise PluginError(f"{hook} gave {value!r:.200}, wanted {_wanted(kinds)}{lacking(value, kinds[-1][1])}")
+    kind, type_ = found
+    name = _name(hook, kind, value)
+    if wrong := misfit(value, type_):
+        raise PluginError(f"{hook}: {wrong}")
     yield Contribution(kind, f"{provenance.plugin}.{name}" if kind == "lifespan" else name, value, provenance)
+    if kind == "command" and (unheard := _unawaited(cast("Command", value))):
+        raise PluginError(f"{hook}: the command {name}: {unheard}")
     if kind == "blueprint":
         for route in check_routes(cast("Blueprint", value)):
             yield Contribution("route", route, name, provenance)
+
+
+def _name(hook: str, kind: Kind, value: object) -> str:
+    name = getattr(value, "name", None)
+    if not isinstance(name, str) or not name:
+        raise PluginError(f"{hook} gave {value!r:.200}, whose name is {name!r:.200}, wanted a text")
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        raise PluginError(
+            f"{hook} gave the {kind} {name!r:.200}: a name is a line of {_LONGEST_NAME} characters at most"
+        )
+    rule = _NAMES.get(kind)
+    if rule and not rule[0].fullmatch(name):
+        raise PluginError(f"{hook} gave the {kind} {name!r}: a name {rule[1]}")
+    return name
+
+
+def _unawaited(command: "Command") -> str:
+    """What to tell of a command, or one below it, whose function click would call and nobody await."""
+    from click import Command, Group  # noqa: PLC0415  as above
+
+    own = command.callback
+    if own and type(command).invoke in (Command.invoke, Group.invoke) and not can_give(own, ""):
+        return f"{own.__name__}, {place(own)}: click does not await it: write 'def', and asyncio.run within"
+    return next(filter(None, map(_unawaited, command.commands.values())), "") if isinstance(command, Group) else ""
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
@@ -187,7 +219,8 @@ def check_routes(blueprint: "Blueprint") -> Sequence[str]:
     Only an application can tell them, so it is registered with one that is thrown away.
 
     Raises:
-        PluginError: a view has no policy, or the blueprint reaches into requests that are not its own.
+        PluginError: a view has no policy, two have the same endpoint, or the blueprint reaches into requests that are
+            not its own.
     """
     from quart import Quart  # noqa: PLC0415  as above
 
@@ -196,7 +229,10 @@ def check_routes(blueprint: "Blueprint") -> Sequence[str]:
 
     app = Quart("chatcore.check", static_folder=None)
     app.url_rule_class = Rule
-    app.register_blueprint(blueprint)
+    try:
+        app.register_blueprint(blueprint)
+    except Exception as error:  # Quart's word on it, of which no line is the plugin's
+        raise PluginError(f"the blueprint {blueprint.name} cannot be used: {error}") from error
     if reaching := [name for name, functions in _app_wide(app) if functions]:
         raise PluginError(
             f"the blueprint {blueprint.name} adds {', '.join(reaching)} to the whole app: "

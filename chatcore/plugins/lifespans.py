@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from chatcore.errors import PluginError
 from chatcore.plugins.registry import Contribution
 from chatcore.protocols import Health
+from chatcore.waiting import within
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +94,7 @@ class _Lifespan:
 
     async def entered(self) -> None:
         """Waits until it is open or has failed, but not for ever."""
-        try:
-            async with asyncio.timeout(START):
-                await self._settled.wait()
-        except TimeoutError:
+        if not await within(START, self._settled.wait()):
             logger.warning("%s is still opening after %d s; the server goes on without it", self._name, START)
 
     async def leave(self) -> None:

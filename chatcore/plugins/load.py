@@ -351,7 +351,9 @@ def _blamed(what: str) -> Iterator[None]:
         yield
     except (PluginError, ConfigError):
         raise
-    except (Exception, SystemExit) as error:  # a module that calls exit() must not end the server
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module that calls exit() must not end the server, nor a library that panics
         raise PluginError(f"{what} raised {type(error).__name__}: {error}{_where(error)}") from error
 
 

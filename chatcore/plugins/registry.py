@@ -7,22 +7,27 @@ import hashlib
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import attrs
 
+from chatcore import wire
 from chatcore.errors import ChatcoreError, DuplicateName, PluginError, ProviderUnavailable, RequestError, ToolFailed
 from chatcore.plugins.calls import Calls
-from chatcore.protocols import Account, Authenticator, BlobStore, Form, Health, Provider
-from chatcore.tools import Invocation, Tool, ToolResult
-from chatcore.types import Model, ModelEvent, ModelRequest
+from chatcore.plugins.fit import unlike
+from chatcore.protocols import Account, Authenticator, Blob, BlobStore, Credentials, Form, Health, Provider
+from chatcore.reserved import COMMANDS
+from chatcore.tools import Invocation, JsonObject, Tool, ToolResult
+from chatcore.types import Model, ModelEvent, ModelRequest, Principal
 
 if TYPE_CHECKING:
     import click
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Kind: TypeAlias = Literal[
     "provider",
@@ -87,7 +92,8 @@ class Registry:
         """Takes all contributions of a plugin, or none.
 
         Raises:
-            DuplicateName: a name of one kind is another plugin's. The text says whose, and what to write to go on.
+            DuplicateName: a name of one kind is another plugin's, or that of a command the core's. The text says whose,
+                and what to write to go on.
             PluginError: the plugin gives a name of one kind twice.
         """
         fresh: dict[tuple[str, str], Contribution] = {}
@@ -95,11 +101,17 @@ class Registry:
             if (new.kind, new.name) in fresh:
                 raise PluginError(f"{new.provenance} gives the {new.kind} {new.name!r} twice")
             fresh[new.kind, new.name] = new
-        clashes = [(old, new) for new in fresh.values() if (old := self.find(new.kind, new.name))]
-        if clashes:
-            raise DuplicateName("\n".join(_clash(old, new) for old, new in clashes))
+        if clashes := [clash for new in fresh.values() if (clash := self._clash(new))]:
+            raise DuplicateName("\n".join(clashes))
         for new in fresh.values():
             self._kinds.setdefault(new.kind, {})[new.name] = new
+
+    def _clash(self, new: Contribution) -> str:
+        """What to tell of a name that is taken, if it is."""
+        if new.kind == "command" and new.name in COMMANDS:
+            return _clash_with_the_core(new)
+        old = self.find(new.kind, new.name)
+        return _clash(old, new) if old else ""
 
     def remove(self, plugin: str) -> None:
         """Takes back everything that a plugin has contributed. What is under way with it goes on."""
@@ -125,17 +137,17 @@ class Registry:
     @property
     def providers(self) -> Mapping[str, Provider]:
         """The providers by name."""
-        return self._named("provider")
+        return {c.name: self._charged_provider(c) for c in self.of("provider")}
 
     @property
     def blob_stores(self) -> Mapping[str, BlobStore]:
         """The places for files by name."""
-        return self._named("blob store")
+        return {c.name: _ChargedStore(c.value, self.calls, c.provenance.plugin) for c in self.of("blob store")}
 
     @property
     def authenticators(self) -> Sequence[Authenticator]:
         """What turns a request into a principal, in the order of asking."""
-        return [c.value for c in self.of("authenticator")]
+        return [_ChargedAuthenticator(c.value, self.calls, c.provenance.plugin) for c in self.of("authenticator")]
 
     @property
     def accounts(self) -> Mapping[str, Account]:
@@ -245,7 +257,7 @@ class Registry:
         """
         wanted = model or self._default_model
         chosen = self._serving(wanted) if wanted else self._default()
-        provider = _ChargedProvider(chosen.value, self.calls, chosen.provenance.plugin)
+        provider = self._charged_provider(chosen)
         if wanted and wanted != chosen.name:
             return provider, wanted
         if provider.default_model is None:
@@ -254,6 +266,11 @@ class Registry:
                 hint="name a model in the request, or set default_model",
             )
         return provider, provider.default_model
+
+    def _charged_provider(self, contribution: Contribution) -> Provider:
+        looks_up = getattr(contribution.value, "generation", None) is not None
+        kind = _ChargedLookup if looks_up else _ChargedProvider
+        return kind(contribution.value, self.calls, contribution.provenance.plugin)
 
     def _serving(self, model: str) -> Contribution:
         named = self.find("provider", model.partition("/")[0])
@@ -286,7 +303,8 @@ class Registry:
     def health(self, provider: Contribution) -> Health:
         """How a provider is: `failed`, too, if it cannot tell."""
         try:
-            health = provider.value.health()
+            with self.calls.charge(provider.provenance.plugin, f"health of {provider.name}"):
+                health = provider.value.health()
             if isinstance(health, Health):
                 return health
             raise TypeError(f"it is {health!r}, wanted a Health")
@@ -323,17 +341,88 @@ class _ChargedProvider:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Sequence[ModelEvent]]:
         with self._calls.charge(self._plugin, f"provider {self.name}"):
-            stream = cast("AsyncGenerator[Sequence[ModelEvent]]", self._provider.stream(request))
-            async with aclosing(stream):
+            stream = self._provider.stream(request)
+            try:
                 async for events in stream:
                     yield events
+            finally:
+                if close := getattr(stream, "aclose", None):  # any asynchronous iterator will do
+                    await close()
+
+
+class _ChargedLookup(_ChargedProvider):
+    """One that can tell afterwards what a generation cost."""
+
+    async def generation(self, generation_id: str) -> JsonObject:
+        lookup: Any = self._provider
+        found: JsonObject = await self._calls.run(
+            self._plugin, f"generation of {self.name}", lookup.generation(generation_id)
+        )
+        return found
+
+
+@attrs.frozen
+class _ChargedStore:
+    """A blob store whose work is charged to its plugin."""
+
+    _store: BlobStore
+    _calls: Calls
+    _plugin: str
+
+    @property
+    def name(self) -> str:
+        return self._store.name
+
+    async def put(self, blob: Blob, data: bytes) -> None:
+        await self._run(self._store.put(blob, data))
+
+    async def get(self, key: str) -> bytes:
+        return await self._run(self._store.get(key))
+
+    async def url(self, key: str, expires: timedelta) -> str:
+        return await self._run(self._store.url(key, expires))
+
+    async def delete(self, key: str) -> None:
+        await self._run(self._store.delete(key))
+
+    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return await self._calls.run(self._plugin, f"blob store {self.name}", work)
+
+
+@attrs.frozen
+class _ChargedAuthenticator:
+    """An authenticator whose work is charged to its plugin."""
+
+    _authenticator: Authenticator
+    _calls: Calls
+    _plugin: str
+
+    @property
+    def name(self) -> str:
+        return self._authenticator.name
+
+    async def active(self) -> bool:
+        own = getattr(self._authenticator, "active", None)
+        return own is None or bool(await self._run(own()))
+
+    async def authenticate(self, credentials: Credentials) -> Principal | None:
+        principal = await self._run(self._authenticator.authenticate(credentials))
+        if principal is None or (isinstance(principal, Principal) and isinstance(principal.id, str)):
+            return principal
+        raise PluginError(f"plugin {self._plugin}: the authenticator {self.name} gave {principal!r:.100}")
+
+    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return await self._calls.run(self._plugin, f"authenticator {self.name}", work)
 
 
 async def _answer(tool: Tool, invocation: Invocation) -> ToolResult:
     """What a tool answers, as the turn can keep it."""
     result = await tool.run(invocation)
-    if not isinstance(result, ToolResult) or not isinstance(result.text, str):
+    if not isinstance(result, ToolResult):
         raise TypeError(f"it gave {result!r:.200}, wanted a ToolResult with text")
+    if wrong := unlike(result):
+        raise TypeError(f"it gave a ToolResult with {wrong}")
+    wire.dumps(result.parts)  # raises what would otherwise fail the turn
     # Names of files may have bytes that are no UTF-8, which Python keeps as halves of surrogate pairs.
     text = result.text.encode(errors="replace").decode()
     return result if text == result.text else attrs.evolve(result, text=text)
@@ -348,6 +437,13 @@ def _clash(old: Contribution, new: Contribution) -> str:
     return (
         f"the {new.kind} {new.name!r} is given by {old.provenance} and by {new.provenance}; to go on with one of them, "
         f'write disable = ["{new.provenance.plugin}"] or disable = ["{old.provenance.plugin}"] in chatcore.toml'
+    )
+
+
+def _clash_with_the_core(new: Contribution) -> str:
+    return (
+        f"the command {new.name!r} is given by chatcore itself and by {new.provenance}: give it another name; to go on "
+        f'without the plugin, write disable = ["{new.provenance.plugin}"] in chatcore.toml'
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from chatcore import wire
-from chatcore.database import Approval
+from chatcore.database import Approval, Database
 from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Questions as QuestionTable
 from chatcore.runs.questions import Questions, event_of, until_news
@@ -23,9 +23,9 @@ class Approvals:
     """The approvals of one run, and the questions of its tools. `nothing_else`: the run does nothing but wait for
     approvals."""
 
-    def __init__(self, table: ApprovalTable) -> None:
-        self.table = table
-        self.questions = Questions(QuestionTable(table.database))
+    def __init__(self, database: Database) -> None:
+        self.table = ApprovalTable(database)
+        self.questions = Questions(QuestionTable(database))
         self.nothing_else = False
         self._news = asyncio.Event()
 

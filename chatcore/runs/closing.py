@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import attrs
 
+from chatcore import logs
 from chatcore.database import Conversations
 from chatcore.errors import ChatcoreError, NotFound, RunLost
 from chatcore.runs.held import Held
@@ -14,7 +15,7 @@ from chatcore.runs.recovery import keep_unfinished
 from chatcore.runs.run import Run
 from chatcore.runs.stop import NOT_STORED
 from chatcore.runs.turn import origin_of
-from chatcore.types import Event, RunEnded
+from chatcore.types import Event
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +28,11 @@ class Closing:
     _log: LogWriter
     _conversations: Conversations
 
-    async def end(self, run: Run, ended: RunEnded | None) -> None:
-        """Stores how a run has ended, and holds it no longer; None: another worker goes on with it. If that cannot be
-        stored, it is tried again (see `late`)."""
+    async def end(self, run: Run) -> None:
+        """Stores how a run has ended, and holds it no longer. What cannot be stored is tried again (see `late`)."""
         try:
             if not run.lost:
-                await self._log.finish(run, ended)
+                await self._log.finish(run)
         except RunLost:
             run.lose()
         except ChatcoreError as error:
@@ -49,18 +49,19 @@ class Closing:
     async def late(self, runs: Iterable[Run]) -> None:
         """Stores what could not be stored of runs when they ended. Raises DatabaseError: it still cannot be."""
         for run in list(runs):
-            with suppress(RunLost, NotFound):
+            with suppress(RunLost, NotFound):  # it is another worker's now, or was deleted
                 if run.ended:
                     await self._keep(run)
-                await self._log.finish(run, run.ending)
+                await self._log.finish(run)
             self._held.unclosed.pop(run.turn.id, None)
 
     async def keep_unfinished(self, run: Run) -> Sequence[Event]:
         """Stores what readers were told of an answer that broke off. Gives what else they are to be told."""
         try:
             return await self._keep(run)
-        except ChatcoreError:
-            return ()  # the database may be what has failed: that is told already
+        except Exception as error:  # noqa: BLE001  the end of a run must come whatever goes wrong: its readers wait
+            logs.fault(logger, f"what was said in run {run.turn.id} cannot be kept", error)
+            return ()
 
     async def _keep(self, run: Run) -> Sequence[Event]:
         turn, origin = run.turn, origin_of(run.turn)

@@ -21,6 +21,7 @@ from chatcore.types import (
     ToolFinished,
     ToolStarted,
 )
+from chatcore.wire.text import INTEGERS
 
 # Their fields are values of our own, which go through the converter.
 _RICH: dict[str, type[Any]] = {
@@ -32,7 +33,6 @@ _PLAIN: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(Event) if 
 _FIELDS = {cls: attrgetter(*(field.name for field in attrs.fields(cls))) for cls in _PLAIN.values()}
 
 _LARGE_INTEGER = 1  # the extension type of the integers that MessagePack does not have, as text
-_INTEGERS = range(-(2**63), 2**64)
 
 
 def _extension(code: int, data: memoryview) -> int:
@@ -71,7 +71,7 @@ def _encodable(value: Any) -> Any:
             return [_encodable(item) for item in value]
         case str():
             return value.encode(errors="replace").decode()
-        case int() if value not in _INTEGERS:
+        case int() if value not in INTEGERS:
             return msgspec.msgpack.Ext(_LARGE_INTEGER, str(value).encode())
     return value
 

@@ -39,7 +39,7 @@ class Generation:
 
     def launch(self, run: Run, answer: Callable[[Tell], Awaitable[None]]) -> None:
         """Begins the task of a run. `answer` answers its turn."""
-        self._held.begin(run)
+        self._held.live[run.turn.id] = run
         run.watch_for_desertion()
         task = asyncio.create_task(self._generate(run, answer), name=f"run {run.turn.id}")
         self._tasks.add(task)
@@ -90,11 +90,10 @@ class Generation:
             run.lose()
         except Exception as error:  # noqa: BLE001  the run's boundary: readers and the database must learn of its end
             await self._fail(run, error)
-        ended = run.ending
-        await self._closing.end(run, ended)
-        if ended is not None and not run.lost:
-            self._counts.end(ended, run.messages)
-            result = TurnResult(state=ended.state, reason=ended.reason, messages=tuple(run.messages), usage=run.usage)
+        await self._closing.end(run)
+        if (ended := run.ending) is not None and not run.lost:
+            result = TurnResult(state=ended.state, reason=ended.reason, messages=run.messages, usage=run.usage)
+            self._counts.end(ended, result.messages)
             await self._plugins.finish(run.turn, result)
 
     async def _fail(self, run: Run, error: Exception) -> None:

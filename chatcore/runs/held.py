@@ -1,8 +1,7 @@
 """The runs that a worker holds, and for how long."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +24,6 @@ class Held:
         self.live: dict[str, Run] = {}
         self.preparing: dict[str, asyncio.Task[Any] | None] = {}
         self.unclosed: dict[str, Run] = {}
-        self._by_conversation: defaultdict[tuple[str, str], set[Run]] = defaultdict(set)
 
     def __bool__(self) -> bool:
         return bool(self.live or self.preparing or self.unclosed)
@@ -35,22 +33,9 @@ class Held:
         """Of all of them."""
         return [*self.live, *self.preparing, *self.unclosed]
 
-    def of(self, principal_id: str, conversation_id: str) -> Collection[Run]:
-        """Those of a conversation that are under way."""
-        return tuple(self._by_conversation.get((principal_id, conversation_id), ()))
-
-    def begin(self, run: Run) -> None:
-        """A run is under way from now on."""
-        self.live[run.turn.id] = run
-        self._by_conversation[place(run)].add(run)
-
     def end(self, run: Run) -> None:
-        """It is over."""
+        """A run is under way no longer."""
         del self.live[run.turn.id]
-        others = self._by_conversation[place(run)]
-        others.discard(run)
-        if not others:
-            del self._by_conversation[place(run)]
         run.over.set()
 
     @contextmanager
@@ -61,11 +46,6 @@ class Held:
             yield
         finally:
             del self.preparing[run_id]
-
-
-def place(run: Run) -> tuple[str, str]:
-    """Whose run it is, and in which conversation."""
-    return run.turn.principal.id, run.turn.conversation_id
 
 
 def lease(seconds: float = LEASE) -> datetime:

@@ -10,7 +10,6 @@ from chatcore.database import Runs as RunTable
 from chatcore.errors import ChatcoreError, RunLost
 from chatcore.runs import eventlog
 from chatcore.runs.run import Run
-from chatcore.types import RunEnded
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +38,8 @@ class LogWriter:
         self._table = table
         self._dirty: set[Run] = set()
         self._journaled: set[Run] = set()
-        self._ending: list[asyncio.Future[None]] = []
-        self._closing: set[asyncio.Future[None]] = set()
+        self._ending: list[asyncio.Event] = []
+        self._closing: set[asyncio.Event] = set()
         self._settle_at = 0.0
         self._trouble = ""
         self._task: asyncio.Task[None] | None = None
@@ -59,37 +58,34 @@ class LogWriter:
         self._dirty.discard(run)
         self._journaled.discard(run)
 
-    async def finish(self, run: Run, ended: RunEnded | None) -> None:
-        """Writes the end of a run, with what of its log is not in its place. None: another worker goes on with it.
+    async def finish(self, run: Run) -> None:
+        """Writes the end of a run, with what of its log is not in its place. One without an end is left to another
+        worker, which goes on with it.
 
         It waits for the next group: the ends of runs, like their events, are cheap together and dear one by one. Until
         then the run counts as journaled, so that a move of the journal takes it along.
         """
         self._dirty.discard(run)
-        group_written = asyncio.get_running_loop().create_future()
+        group_written = asyncio.Event()
         self._ending.append(group_written)
         self._wake_up()
-        await group_written
-        closed = asyncio.get_running_loop().create_future()
+        await group_written.wait()
+        closed = asyncio.Event()
         self._closing.add(closed)
         try:
-            await self._close(run, ended)
+            await self._close(run)
         finally:
             self._closing.discard(closed)
-            closed.set_result(None)
+            closed.set()
 
-    async def _close(self, run: Run, ended: RunEnded | None) -> None:
-        count = len(run.events)
-        self._journaled.discard(run)
+    async def _close(self, run: Run) -> None:
+        count, ended = len(run.events), run.ending
         rows = _rows([(run, run.settled, count)])
-        try:
-            if ended is None:
-                await self._table.hand_over(run.turn.id, rows)
-            else:
-                await self._table.finish(run.turn.id, ended.state, ended.reason, count, rows)
-        except ChatcoreError:
-            self._journaled.add(run)  # what the journal has of it must not be dropped with the journal
-            raise
+        if ended is None:
+            await self._table.hand_over(run.turn.id, rows)
+        else:
+            await self._table.finish(run.turn.id, ended.state, ended.reason, count, rows)
+        self._journaled.discard(run)  # not before: what the journal has of it must not be dropped with the journal
         run.settled = count
         run.written(count)
 
@@ -101,8 +97,8 @@ class LogWriter:
                 try:
                     await self._write()
                 finally:
-                    for future in ending:
-                        future.set_result(None)
+                    for group_written in ending:
+                        group_written.set()
         finally:
             self._task = None
 
@@ -141,7 +137,7 @@ class LogWriter:
 
     async def _settle(self, ends: Mapping[Run, int], latest: Sequence[LogRow]) -> None:
         while self._closing:  # what the journal has of these runs is in its place only after that
-            await asyncio.wait(self._closing)
+            await next(iter(self._closing)).wait()
         self._settle_at = time.monotonic() + SETTLE_INTERVAL
         known = {**{run: run.durable for run in self._journaled}, **ends}
         rows = _rows([(run, run.settled, end) for run, end in known.items()])

@@ -20,6 +20,7 @@ from chatcore.database import Questions as QuestionTable
 from chatcore.errors import Conflict, RequestError, ToolFailed
 from chatcore.tools import Question, QuestionAnswer, ToolCall
 from chatcore.types import Notice, Principal, QuestionAsked, QuestionClosed, Tell, Turn
+from chatcore.waiting import within
 
 E = TypeVar("E", bound=attrs.AttrsInstance)
 
@@ -38,9 +39,7 @@ _URL = re.compile(r"https?://[^\s\x00-\x20\x7f]+")
 async def until_news(news: asyncio.Event, expires_at: datetime) -> None:
     """Waits for news, but not longer than until something expires, and looks now and then without."""
     left = (expires_at - datetime.now(UTC)).total_seconds()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(min(max(left, 0), LOOK_INTERVAL)):
-            await news.wait()
+    await within(min(max(left, 0), LOOK_INTERVAL), news.wait())
     news.clear()
 
 

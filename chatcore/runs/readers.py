@@ -5,17 +5,17 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol, TypeAlias
 
+from chatcore import logs
 from chatcore.database import Database, LogRow, RunRecord, Watcher
 from chatcore.database import Runs as RunTable
-from chatcore.errors import ChatcoreError
 from chatcore.runs import eventlog
 from chatcore.runs.run import Run
 from chatcore.types import FINAL_STATES, Event, Principal
+from chatcore.waiting import within
 
 logger = logging.getLogger(__name__)
 
@@ -275,8 +275,8 @@ class Tail:
             while self._readers:
                 try:
                     await self._follow_while_it_works()
-                except ChatcoreError as error:
-                    logger.error("the runs of other workers cannot be followed: %s", error)  # noqa: TRY400  it says all
+                except Exception as error:  # noqa: BLE001  whatever it is, no reader may wait for ever
+                    logs.fault(logger, "the runs of other workers cannot be followed", error)
                     for reader in [reader for readers in self._readers.values() for reader in readers]:
                         reader.look_again()  # each meets the fault itself, and tells its client
                     await asyncio.sleep(RETRY)
@@ -287,9 +287,7 @@ class Tail:
         seen: dict[str, int] = {}
         async with self._table.watch() as self._watcher:
             while self._readers:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(PRESENCE_INTERVAL):
-                        await self._watcher.changed()
+                await within(PRESENCE_INTERVAL, self._watcher.changed())
                 await self._tell_presence()
                 news = await self._table.news(list(self._readers), seen)
                 seen.update(news.seen)

@@ -47,7 +47,7 @@ def replayed(record: RunRecord, messages: Sequence[StoredMessage], *, whole: boo
 def _said(stored: StoredMessage) -> Iterator[Event]:
     message = stored.message
     if message.reasoning or message.reasoning_details:
-        yield ReasoningDelta(message.reasoning or "", message.reasoning_details)
+        yield ReasoningDelta(message.reasoning or "", message.reasoning_details, None, message.reasoning_mark)
     if message.text:
         yield TextDelta(message.text)
     yield from map(Attachment, message.images)

@@ -4,16 +4,14 @@ import asyncio
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 
 from chatcore.database import Begun
 from chatcore.runs.approvals import Approvals
 from chatcore.runs.stop import LOG_FAILED, LOST, Stop
 from chatcore.tools import JsonObject
-from chatcore.types import Event, MessageStored, RunEnded, StoredMessage, Turn, Usage
-
-_NOTED = frozenset({MessageStored, Usage, RunEnded})
+from chatcore.types import Event, MessageStored, Principal, RunEnded, StoredMessage, Turn, Usage
+from chatcore.waiting import within
 
 
 class Run:
@@ -32,10 +30,7 @@ class Run:
         self.events: list[Event] = []
         self.durable = 0
         self.settled = 0
-        self.ending: RunEnded | None = None
         self.lost = False
-        self.messages: list[StoredMessage] = []
-        self.usage: JsonObject | None = None
         self._strict = strict
         self._grace = grace
         self.over = asyncio.Event()
@@ -44,37 +39,46 @@ class Run:
         self._read_elsewhere = 0.0
         self._waiting: dict[asyncio.Future[None], Callable[[], bool] | None] = {}
 
+    def is_of(self, principal: Principal, conversation_id: str | None = None) -> bool:
+        """Whether it is somebody's, and of a conversation, if one is named."""
+        turn = self.turn
+        return turn.principal.id == principal.id and conversation_id in (None, turn.conversation_id)
+
     def append(self, events: Sequence[Event]) -> None:
-        """Adds to the log, unless it is another worker's. `RunEnded` is the last event of the last call."""
-        if self.lost:
+        """Adds to the log, unless it is another worker's, or has its end: after `RunEnded` comes nothing more."""
+        log = self.events
+        if self.lost or (log and type(log[-1]) is RunEnded):
             return
-        self.events.extend(events)
-        for event in events:
-            if type(event) in _NOTED:
-                self._note(event)
+        log.extend(events)
         if not self._strict:
             self.wake()
 
-    def _note(self, event: Event) -> None:
-        match event:
-            case MessageStored():
-                self.messages.append(event.message)
-            case Usage():
-                self.usage = event.usage
-            case RunEnded():
-                self.ending = event
+    @property
+    def messages(self) -> tuple[StoredMessage, ...]:
+        """What it has stored so far."""
+        return tuple(event.message for event in self.events if isinstance(event, MessageStored))
+
+    @property
+    def usage(self) -> JsonObject | None:
+        """What its last call of the model has cost, as far as that was told."""
+        return next((event.usage for event in reversed(self.events) if isinstance(event, Usage)), None)
+
+    @property
+    def ending(self) -> RunEnded | None:
+        """Its last word, once it is said."""
+        last = self.events[-1] if self.events else None
+        return last if isinstance(last, RunEnded) else None
 
     @property
     def ended(self) -> bool:
         """Whether it has said its last word."""
-        return self.ending is not None
+        return bool(self.events) and type(self.events[-1]) is RunEnded
 
     def take_up(self, events: Sequence[Event]) -> None:
         """Begins with the log that another worker has written; all of it is in its place."""
         self.silent_since = None
         self.events = list(events)
         self.durable = self.settled = len(events)
-        self.messages = [event.message for event in events if isinstance(event, MessageStored)]
 
     def written(self, count: int) -> None:
         """Notes that the first `count` events are on disk."""
@@ -121,10 +125,8 @@ class Run:
 
     async def wait_for_events(self, seconds: float) -> None:
         """Waits until there is something in the log, but no longer than that."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not self.events:
-                    await self.change()
+        if not self.events:
+            await within(seconds, self.change())
 
     def reader_came(self) -> None:
         self._readers += 1

@@ -1,4 +1,4 @@
-"""Runs: turns that live on their own, with a log that any number of readers follow.
+"""The runs of a worker, and the way to those of others.
 
 A run is a task of the worker that was asked. It appends events to a log; an HTTP response is one reader of that log,
 and closing it changes nothing but the number of readers. In this worker readers follow the log in memory; the log's
@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from chatcore.attachments import Attachments
-from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Begun, Conversations, Database, RunRecord
 from chatcore.database import Runs as RunTable
 from chatcore.database.runs import Signal
@@ -23,7 +22,7 @@ from chatcore.runs.approvals import Approvals
 from chatcore.runs.closing import Closing
 from chatcore.runs.counts import RunCounts
 from chatcore.runs.generation import Generation
-from chatcore.runs.held import Held, lease, place
+from chatcore.runs.held import Held, lease
 from chatcore.runs.log import LogWriter
 from chatcore.runs.readers import LiveReader, Reader, StoredReader, Tail
 from chatcore.runs.replay import replayed
@@ -33,6 +32,7 @@ from chatcore.runs.stop import SERVER_STOPPED
 from chatcore.runs.turn import run_turn
 from chatcore.runs.upkeep import Upkeep
 from chatcore.types import FINAL_STATES, Principal, Turn
+from chatcore.waiting import within
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ class Runs:
         self._strict = strict
         self._database = database
         self._table = RunTable(database)
-        self._approvals = ApprovalTable(database)
         self._conversations = Conversations(database)
         self._held = Held()
         self._log = LogWriter(self._table)
@@ -90,7 +89,7 @@ class Runs:
         `begin` stores the turn, or knows what is stored of it. It is called soon, but after the model was asked. A run
         whose turn cannot be stored ends at once.
         """
-        approvals = Approvals(self._approvals)
+        approvals = Approvals(self._database)
         run = Run(turn, approvals, strict=self._strict, grace=grace, new_conversation=new_conversation)
         self._generation.launch(run, partial(run_turn, run, provider, self._conversations, self._attachments))
         run.begun = asyncio.create_task(_begin_soon(run, begin))
@@ -103,10 +102,14 @@ class Runs:
         Raises:
             NotFound: there is no such run, or it is somebody else's.
         """
-        run = self._held.live.get(run_id)
-        if run is not None and run.turn.principal.id == principal.id:
+        if run := self._live(principal, run_id):
             return LiveReader(run, after, partial(self._read_stored, principal, run_id))
         return await self._read_stored(principal, run_id, after)
+
+    def _live(self, principal: Principal, run_id: str) -> Run | None:
+        """A run of somebody's that is under way in this worker."""
+        run = self._held.live.get(run_id)
+        return run if run is not None and run.is_of(principal) else None
 
     async def _read_stored(self, principal: Principal, run_id: str, after: int) -> StoredReader:
         record = await self._table.get(principal, run_id)
@@ -131,12 +134,10 @@ class Runs:
         Raises:
             NotFound: there is no such run, or it is somebody else's.
         """
-        run = self._held.live.get(run_id)
-        if run is not None and run.turn.principal.id == principal.id:
+        if run := self._live(principal, run_id):
             run.stop.request("user")  # at once: who is asked next, the database, may take its time
         record = await self.get(principal, run_id)
-        run = self._held.live.get(run_id)
-        if run is not None:
+        if run := self._live(principal, run_id):
             run.stop.request("user")
             await run.over.wait()
         elif task := self._held.preparing.get(run_id):
@@ -161,13 +162,12 @@ class Runs:
         Raises:
             DatabaseError: the end of one could not be stored, and still cannot.
         """
-        asked = principal.id, conversation_id
-        runs = [run for run in self._held.of(*asked) if gives_way(run)]
+        runs = [run for run in self._held.live.values() if run.is_of(principal, conversation_id) and gives_way(run)]
         for run in runs:
             run.stop.request("disconnected")
         for run in runs:
             await run.over.wait()
-        await self._closing.late(run for run in self._held.unclosed.values() if place(run) == asked)
+        await self._closing.late(r for r in self._held.unclosed.values() if r.is_of(principal, conversation_id))
 
     async def make_room_elsewhere(self, principal: Principal, conversation_id: str) -> None:
         """As `make_room`, for the runs in other workers. Takes a second if one of them is to go on."""
@@ -182,11 +182,8 @@ class Runs:
             reader.open()
         try:
             await self._table.signal([record.id for record in records], signal, lease(patience))
-            async with asyncio.timeout(patience):
-                for reader in readers:
-                    await _ended(reader)
-        except TimeoutError:
-            logger.info("the runs %s have not been ended by their workers", [record.id for record in records])
+            if not await within(patience, asyncio.gather(*map(_ended, readers))):
+                logger.info("the runs %s have not been ended by their workers", [record.id for record in records])
         finally:
             for reader in readers:
                 reader.close()
@@ -218,9 +215,7 @@ class Runs:
             for run in self._held.live.values():
                 if run.approvals.nothing_else:
                     run.stop.request(SERVER_STOPPED)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await next(iter(self._held.live.values())).over.wait()
+            await within(1.0, next(iter(self._held.live.values())).over.wait())
 
     async def close(self) -> None:
         """Ends all runs of this worker, with their text stored, and waits for their hooks. Its jobs are free then."""

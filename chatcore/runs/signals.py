@@ -3,18 +3,18 @@
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from datetime import datetime
 
 import attrs
 
+from chatcore import logs
 from chatcore.database import Runs as RunTable
 from chatcore.database.runs import Signal
-from chatcore.errors import ChatcoreError
 from chatcore.runs.closing import Closing
 from chatcore.runs.held import Held
 from chatcore.runs.log import LogWriter
 from chatcore.runs.run import Run
+from chatcore.waiting import within
 
 logger = logging.getLogger(__name__)
 
@@ -48,24 +48,22 @@ class Signals:
         seen = self._log.signalled
         try:
             while self._held:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(SIGNAL_INTERVAL):
-                        await seen.wait()
+                await within(SIGNAL_INTERVAL, seen.wait())
                 if not seen.is_set() and time.monotonic() - self._log.looked_at < SIGNAL_INTERVAL:
                     continue
                 seen.clear()
                 try:
                     for run_id, signal, until in await self._table.signals(self._held.worker):
                         await self._heed(run_id, signal, until)
-                except ChatcoreError as error:
-                    logger.error("the signals of other workers cannot be read: %s", error)  # noqa: TRY400  it says all
+                except Exception as error:  # noqa: BLE001  no signal may keep those to other runs from being heeded
+                    logs.fault(logger, "the signals of other workers cannot be heeded", error)
                     await asyncio.sleep(RETRY)
         finally:
             self._task = None
 
     async def _heed(self, run_id: str, signal: Signal, until: datetime) -> None:
         if run := self._held.live.get(run_id):
-            _heed(run, signal, until)
+            _obey(run, signal, until)
         elif signal == "stop" and (task := self._held.preparing.get(run_id)):
             task.cancel()
         elif run := self._held.unclosed.get(run_id):
@@ -77,7 +75,7 @@ def gives_way(run: Run) -> bool:
     return run.ended or run.deserted
 
 
-def _heed(run: Run, signal: Signal, until: datetime) -> None:
+def _obey(run: Run, signal: Signal, until: datetime) -> None:
     match signal:
         case "stop":
             run.stop.request("user")

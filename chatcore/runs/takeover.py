@@ -20,7 +20,7 @@ from chatcore.runs.paused import Paused
 from chatcore.runs.run import Run
 from chatcore.runs.stop import SERVER_STOPPED
 from chatcore.runs.turn import Resumed, run_turn
-from chatcore.types import ApprovalRequested, Event, MessageStored, Principal, StoredMessage, Tell
+from chatcore.types import ApprovalRequested, Event, MessageStored, Principal, Tell
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +32,11 @@ TOOL_LOOK = 0.1
 
 @attrs.frozen
 class Waiting:
-    """A turn that waits, and what is stored of it: its last answer with the places of its calls, and its log."""
+    """A turn that waits, and what is stored of it: its last answer with the places of its calls, which is the path of
+    `begun`, and its log."""
 
     paused: Paused
     begun: Begun
-    stored: tuple[StoredMessage, ...]
     events: Sequence[Event]
 
 
@@ -57,7 +57,7 @@ async def take_over(database: Database, record: RunRecord) -> Waiting | None:
         return None
     rows = await RunTable(database).log(owner, record.id, 0)
     events = [event for row in rows for event in eventlog.unpack(row.data)]
-    return Waiting(paused, Begun(conversation, False, (), stored), stored, events)
+    return Waiting(paused, Begun(conversation, False, (), stored), events)
 
 
 async def go_on(
@@ -84,7 +84,7 @@ async def go_on(
     except ChatcoreError:
         await table.close(run.turn.id)
         raise
-    resumed = Resumed(waiting.paused.tally, waiting.stored)
+    resumed = Resumed(waiting.paused.tally, waiting.begun.path)
     await run_turn(run, provider, Conversations(database), attachments, tell, resumed)
 
 
@@ -92,7 +92,7 @@ def _untold(waiting: Waiting, approvals: Sequence[Approval]) -> list[Event]:
     """What was stored and is not in the log: its worker may have died in between."""
     messages = [event.message.id for event in waiting.events if isinstance(event, MessageStored)]
     digests = [event.digest for event in waiting.events if isinstance(event, ApprovalRequested)]
-    answer = waiting.stored[0]
+    answer = waiting.begun.path[0]
     return [
         *([MessageStored(answer)] if answer.id not in messages else []),
         *(requested(approval) for approval in approvals if approval.digest not in digests),

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from chatcore import wire
+from chatcore.attachments import Attachments
 from chatcore.database import Approval, Conversations
 from chatcore.database.approvals import Outcome
 from chatcore.errors import ChatcoreError, RequestError, ToolFailed
@@ -69,6 +70,7 @@ class ToolCalls:
     tools: Sequence[Tool]
     stop: Stop
     conversations: Conversations
+    attachments: Attachments
     approvals: Approvals
     tell: Tell
     tally: Tally
@@ -162,9 +164,11 @@ class ToolCalls:
 
     async def _finish(self, call: _Call, result: ToolResult) -> None:
         """Stores what a tool answered, up to the limit, counts it, and tells it."""
+        owner, conversation_id = self.turn.principal, self.turn.conversation_id
         result = _capped(result, self.turn.limits.tool_output)
+        result = await self.attachments.referenced(owner, conversation_id, call.call.name, result)
         stored = await self.conversations.finish_tool(
-            self.turn.principal,
+            owner,
             call.place.id,
             result.text,
             is_error=result.is_error,

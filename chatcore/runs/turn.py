@@ -41,6 +41,7 @@ from chatcore.types import (
     Tell,
     TextDelta,
     Turn,
+    content_text,
 )
 
 ANSWER_LIMIT = "answer_limit"
@@ -180,7 +181,8 @@ async def _ask(work: _Work, answer: Answer) -> None:
 async def _run_tools(work: _Work, stored: Sequence[StoredMessage], *, begun: bool = False) -> None:
     """Runs the tools that an answer asks for. `begun`: another worker has begun that."""
     run = work.run
-    calls = ToolCalls(work.turn, work.tools, run.stop, work.conversations, run.approvals, work.tell, work.tally)
+    stores = work.conversations, work.attachments
+    calls = ToolCalls(work.turn, work.tools, run.stop, *stores, run.approvals, work.tell, work.tally)
     await (calls.go_on(stored) if begun else calls.run(stored, partial(_paused, work, stored)))
     work.history += calls.answers
     work.images = calls.images
@@ -236,7 +238,7 @@ async def _keep_images(work: _Work, answer: Answer, known: int, events: Sequence
 
 async def _take_images(work: _Work) -> Sequence[Event]:
     """What the tools of the last hop made that is not text: it belongs to the answer that follows."""
-    images = [Attachment(part) for part in work.images]
+    images = [TextDelta(text) if (text := content_text((part,))) else Attachment(part) for part in work.images]
     work.images.clear()
     return await work.attachments.keep(work.turn.principal, work.turn.conversation_id, images)
 

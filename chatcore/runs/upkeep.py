@@ -3,17 +3,18 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 
 import attrs
 
+from chatcore import logs
 from chatcore.attachments import Attachments
-from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Database, Jobs, RunRecord
 from chatcore.database import Runs as RunTable
-from chatcore.errors import ChatcoreError
+from chatcore.errors import DatabaseError, NotFound, RunLost
 from chatcore.plugins import Plugins
 from chatcore.runs.approvals import Approvals
 from chatcore.runs.closing import Closing
@@ -21,6 +22,7 @@ from chatcore.runs.generation import Generation
 from chatcore.runs.held import LEASE, Held, lease
 from chatcore.runs.recovery import close_abandoned
 from chatcore.runs.run import Run
+from chatcore.runs.stop import SERVER_STOPPED
 from chatcore.runs.takeover import go_on, take_over
 from chatcore.worker import Presence
 
@@ -57,15 +59,17 @@ class Upkeep:
                 ahead = _clock_ahead()
                 await asyncio.sleep(LEASE / 3)
                 was_set = _clock_ahead() - ahead > LEASE / 3  # or the machine slept: others have still to renew theirs
-                try:
+                with _faults_logged():
                     await RunTable(self._database).renew(self._held.worker, self._held.ids, lease())
-                    await self._closing.late(self._held.unclosed.values())
                     if not was_set and await self.clean_up(presence) and time.monotonic() >= tidy_at:
                         tidy_at = time.monotonic() + TIDY_INTERVAL
                         await RunTable(self._database).prune(lease(-retention))
-                        aside.create_task(self._attachments.sweep())  # which may wait long for the blob store
-                except (ChatcoreError, OSError) as error:  # the latter of the files that show who is alive
-                    logger.error("the upkeep of runs failed: %s", error)  # noqa: TRY400  the error says it all
+                        aside.create_task(self._sweep())  # which may wait long for the blob store
+                    await self._closing.late(self._held.unclosed.values())
+
+    async def _sweep(self) -> None:
+        with _faults_logged():
+            await self._attachments.sweep()
 
     async def clean_up(self, presence: Presence) -> bool:
         """Closes the runs whose lease has run out, unless that is another worker's job now, and in any case those of
@@ -82,19 +86,29 @@ class Upkeep:
         table, worker = RunTable(self._database), self._held.worker
         records = await table.claim_expired(worker, datetime.now(UTC), lease(), dead_workers)
         for record in (record for record in records if record.id not in self._held.live | self._held.preparing):
-            if record.state != "waiting" or not await self._go_on(record):
-                await close_abandoned(self._database, record)
+            with suppress(NotFound, RunLost):  # it was deleted meanwhile, or another worker has taken it
+                await self._take_care(record)
         if records:
             await table.forget(worker)
         return len(records)
+
+    async def _take_care(self, record: RunRecord) -> None:
+        """Goes on with a run that its worker has left, or ends it."""
+        try:
+            if record.state != "waiting" or not await self._go_on(record):
+                await close_abandoned(self._database, record)
+        except (DatabaseError, NotFound, RunLost):
+            raise
+        except Exception:  # it is damaged, or of another version: that must not keep the others from being closed
+            logger.exception("what run %s has said cannot be read: it ends without that", record.id)
+            await RunTable(self._database).finish(record.id, "incomplete", SERVER_STOPPED, record.last_seq)
 
     async def _go_on(self, record: RunRecord) -> bool:
         """Goes on with a run that waits for somebody's consent, if that is possible."""
         waiting = await take_over(self._database, record)
         if waiting is None:
             return False
-        approvals = Approvals(ApprovalTable(self._database))
-        run = Run(waiting.paused.turn, approvals, strict=self._strict, grace=None)
+        run = Run(waiting.paused.turn, Approvals(self._database), strict=self._strict, grace=None)
         run.begun = asyncio.get_running_loop().create_future()
         run.begun.set_result(waiting.begun)
         run.take_up(waiting.events)
@@ -104,6 +118,16 @@ class Upkeep:
     async def close(self) -> None:
         """Leaves the jobs to others."""
         await Jobs(self._database).release(self._held.worker)
+
+
+@contextmanager
+def _faults_logged() -> Iterator[None]:
+    """Around what is done again and again. A fault is logged, and ends no more than this: without its upkeep this
+    worker would lose its runs to another."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  whatever it is, the next look may succeed
+        logs.fault(logger, "the upkeep of runs failed", error)
 
 
 def _clock_ahead() -> float:

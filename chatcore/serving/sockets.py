@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from chatcore.config import Config
 from chatcore.errors import ConfigError
@@ -47,7 +48,9 @@ def listen_for_workers(config: Config) -> Sequence[socket.socket]:
         return [alone] * config.workers
     port = alone.getsockname()[1]
     alone.close()
-    sockets = [_listen(config, port, shared=True) for _ in range(config.workers)]
+    with ExitStack() as made:
+        sockets = [made.enter_context(_listen(config, port, shared=True)) for _ in range(config.workers)]
+        made.pop_all()
     steer(sockets, [0])
     return sockets
 
@@ -79,14 +82,19 @@ def url(config: Config, listening: socket.socket) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _is_of_host(error: OSError) -> bool:
-    """Whether no port would do."""
-    return isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+def _remedy(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    if not isinstance(error, OSError) or isinstance(error, socket.gaierror) or number == errno.EADDRNOTAVAIL:
+        return "choose another with --host"
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "run fewer workers, or let the server open more files (ulimit -n)"
+    return "choose another with --port"
 
 
 def _listen(config: Config, port: int, *, shared: bool) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
+    listening = None
     try:
+        listening = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -95,11 +103,12 @@ def _listen(config: Config, port: int, *, shared: bool) -> socket.socket:
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED * 1000))
         listening.bind((config.host, port))
         listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
+    except (OSError, TypeError, ValueError) as error:  # all but the first: a name that cannot be looked up at all
+        if listening is not None:
+            listening.close()
+        why = error.strerror if isinstance(error, OSError) else None
         raise ConfigError(
-            f"cannot listen on {config.host} port {config.port}: {error.strerror or error}",
-            hint=f"choose another with {'--host' if _is_of_host(error) else '--port'}",
+            f"cannot listen on {config.host} port {config.port}: {why or error}", hint=_remedy(error)
         ) from error
     listening.setblocking(False)
     return listening

@@ -10,8 +10,10 @@ import attrs
 
 from chatcore import sse, wire
 from chatcore.config import Config
+from chatcore.console import printable
 from chatcore.errors import ChatcoreError, RequestError, StreamBroken
-from chatcore.http import Timeouts, failures, make_client
+from chatcore.http import Timeouts, failures, make_client, reason_of, remedy_of
+from chatcore.openai.failure import failure_of_response
 from chatcore.terminal.frames import Approval, Asked, FrameReader, Note, Part
 from chatcore.tools import JsonObject
 
@@ -27,6 +29,9 @@ RECONNECT = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  nothing is bound: where such a server is called
 _JSON = {"content-type": "application/json"}
+_KINDS = ("application/json", "text/event-stream")
+_LONGEST = 200  # characters of what a stranger says
+_LONGEST_URL = 2000
 
 
 @attrs.frozen
@@ -168,13 +173,15 @@ class ChatClient:
     async def _stream(self, method: str, path: str, **fields: Any) -> AsyncIterator["httpx.Response"]:
         try:
             async with self._http.stream(method, path, **fields) as response:
-                if response.is_error:
-                    raise _refusal(response.status_code, await response.aread())
+                kind = response.headers.get("content-type", "").partition(";")[0]
+                if not response.is_success or kind not in _KINDS:
+                    raise _refusal(response, await response.aread())
                 yield response
         except failures() as error:
             raise _Unreachable(
-                f"{self._http.base_url} cannot be reached: {error or type(error).__name__}",
-                hint="start a server with 'chatcore serve', or leave out --server",
+                f"{_shown(self._http.base_url)} cannot be reached: {reason_of(error)}",
+                hint=remedy_of(error, str(self._http.base_url))
+                or "start a server with 'chatcore serve', or leave out --server",
             ) from error
 
 
@@ -182,7 +189,7 @@ class _Unreachable(ChatcoreError):
     """There is no server, or it does not answer."""
 
 
-def _refusal(status: int, body: bytes) -> RequestError:
+def _refusal(response: "httpx.Response", body: bytes) -> RequestError:
     """The error that the server's answer tells: `{"detail": …, "hint": …}`."""
     try:
         said = wire.loads(body)
@@ -194,16 +201,33 @@ def _refusal(status: int, body: bytes) -> RequestError:
         case {"detail": [*problems]}:
             message = "; ".join(str(problem.get("msg", problem)) for problem in problems)
         case _:
-            message = f"the server answers with status {status}"
-    hint = said.get("hint") if isinstance(said, dict) else None
-    return RequestError(message, hint="give a token with --token or CHATCORE_TOKEN" if status == 401 else hint)
+            return _stranger(response, body)
+    hint = "give a token with --token or CHATCORE_TOKEN" if response.status_code == 401 else said.get("hint")
+    return RequestError(message, hint=hint)
+
+
+def _stranger(response: "httpx.Response", body: bytes) -> RequestError:
+    """The error for an answer that is none of ours, such as the page of a proxy."""
+    status, url = response.status_code, _shown(response.url)
+    hint = "check the address; between here and there may be a proxy that wants something first"
+    if status in (502, 503, 504):
+        hint = "a proxy answers for it: see that the server behind that runs, and that it looks at the right port"
+    said = printable(failure_of_response(status, response.headers, body).message[:_LONGEST])
+    return RequestError(f"what answers at {url} is not chatcore ({said})", hint=hint)
+
+
+def _shown(url: "httpx.URL") -> str:
+    """Where a server is, without the password that may be in its address."""
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 @asynccontextmanager
 async def connected(url: str, token: str | None, model: str | None) -> AsyncIterator[ChatClient]:
     """A conversation with the server at a URL."""
     if not _is_address(url):
-        raise RequestError(f"{url!r} is not the address of a server", hint="write it like http://127.0.0.1:8000")
+        raise RequestError(
+            f"{url[:_LONGEST]!r} is not the address of a server", hint="write it like http://127.0.0.1:8000"
+        )
     if token and not (token.isascii() and token.isprintable()):
         raise RequestError("the token has characters that are in no token", hint="see that all of it is copied, alone")
     headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -214,7 +238,8 @@ async def connected(url: str, token: str | None, model: str | None) -> AsyncIter
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+        usable = len(url) <= _LONGEST_URL and url.isprintable() and parts.port != 0
+        return usable and parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
         return False
 

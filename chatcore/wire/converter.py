@@ -31,14 +31,11 @@ MAX_PROBLEMS = 100
 _LONGEST_KEY = 64
 
 _SCALARS: Mapping[Hint, Hook] = {
-    str: values.text,
-    bool: values.boolean,
     int: values.integer,
     float: values.number,
     datetime: values.time,
     UUID: values.uuid,
-    Path: values.instance(Path),
-    bytes: values.instance(bytes),
+    **{type_: values.instance(type_) for type_ in (str, bool, bytes, Path)},
 }
 
 
@@ -297,7 +294,7 @@ def _make_converter() -> Converter:
     register(lambda type_: origin(type_) is Literal, lambda type_, _: values.literal(type_))
     register(lambda type_: origin(type_) in OBJECTS, _object)
     register(lambda type_: origin(type_) in ARRAYS, _array)
-    register(lambda type_: type_ in (None, type(None)), lambda *_: values.null)
+    register(lambda type_: type_ in (None, type(None)), lambda *_: values.instance(type(None)))
     register(lambda type_: type_ is Any, lambda *_: values.anything)
     register(attrs.has, _class)
     register(is_union, _union)

@@ -14,8 +14,8 @@ JsonValue: TypeAlias = Any
 MAX_DEPTH = 100
 """How deep arrays and objects may be nested in text from outside."""
 
-_INTEGERS = range(-(2**63), 2**64)
-"""What MessagePack holds."""
+INTEGERS = range(-(2**63), 2**64)
+"""The integers that MessagePack holds, in which runs are logged."""
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_INTEGER = b"0" * 19
 
@@ -77,7 +77,7 @@ def _check_limits(value: JsonValue) -> None:
     level: list[JsonValue] = [[value]]
     for _ in range(MAX_DEPTH + 1):
         level = [child for node in level for child in _children(node)]
-        if any(type(child) is int and child not in _INTEGERS for child in level):
+        if any(type(child) is int and child not in INTEGERS for child in level):
             raise RequestError("malformed JSON: an integer has more than 64 bits")
     if any(isinstance(child, (dict, list)) for child in level):
         raise _too_deep()

@@ -61,16 +61,18 @@ def anything(value: JsonValue, _: Hint) -> JsonValue:
     return value
 
 
-def text(value: JsonValue, _: Hint) -> str:
-    if isinstance(value, str):
-        return value
-    raise Wrong.unless("a string", value)
+def instance(type_: type) -> Hook:
+    """The hook of a type whose instances stand for themselves: plain ones, and paths and secrets in settings."""
+
+    def one(value: JsonValue, _: Hint) -> Any:
+        if isinstance(value, type_):
+            return value
+        raise Wrong.unless(name_of(type_), value)
+
+    return one
 
 
-def boolean(value: JsonValue, _: Hint) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise Wrong.unless("true or false", value)
+_text = instance(str)
 
 
 def integer(value: JsonValue, _: Hint) -> int:
@@ -92,15 +94,10 @@ def number(value: JsonValue, _: Hint) -> float:
     return float(value)
 
 
-def null(value: JsonValue, _: Hint) -> None:
-    if value is not None:
-        raise Wrong.unless("null", value)
-
-
 def time(value: JsonValue, _: Hint) -> datetime:
     try:
         # A configuration file has times of its own.
-        result = value if isinstance(value, datetime) else datetime.fromisoformat(text(value, str))
+        result = value if isinstance(value, datetime) else datetime.fromisoformat(_text(value, str))
     except ValueError:
         raise Wrong.because("must be a time as in 2026-01-31T12:00:00+00:00") from None
     if result.tzinfo is None:
@@ -110,7 +107,7 @@ def time(value: JsonValue, _: Hint) -> datetime:
 
 def uuid(value: JsonValue, _: Hint) -> UUID:
     try:
-        return UUID(text(value, str))
+        return UUID(_text(value, str))
     except ValueError:
         raise Wrong.because("must be a UUID") from None
 
@@ -135,16 +132,5 @@ def _one_of(values: Mapping[tuple[type, Any], Any]) -> Hook:
         # TypeError: arrays and objects cannot be keys.
         except (KeyError, TypeError):
             raise Wrong.because(f"must be one of {names}") from None
-
-    return one
-
-
-def instance(type_: type) -> Hook:
-    """The hook of a type that JSON does not have: settings hold paths and secrets."""
-
-    def one(value: JsonValue, _: Hint) -> object:
-        if isinstance(value, type_):
-            return value
-        raise Wrong.unless(name_of(type_), value)
 
     return one

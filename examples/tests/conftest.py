@@ -1,22 +1,25 @@
-"""How the examples are reached: through the same door as with `--plugins-dir`."""
+"""How the examples are reached: each is one file, and the plugin the one class in it that is one."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chatcore.hooks import Plugin
-from chatcore.plugins import find
 
 EXAMPLES = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def load_example() -> Callable[[str], type[Plugin[Any]]]:
+def load_example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], type[Plugin[Any]]]:
     """Gives the plugin class of an example by the name of its file."""
+    monkeypatch.syspath_prepend(EXAMPLES)
 
     def load(name: str) -> Any:
-        return next(found for found in find(plugins_dir=EXAMPLES) if found.name == name).load()
+        classes = [value for value in vars(import_module(name)).values() if isinstance(value, type)]
+        [plugin] = [cls for cls in classes if issubclass(cls, Plugin) and cls is not Plugin]
+        return plugin
 
     return load

@@ -1,5 +1,6 @@
 """The requests of OAuth, as they go out and as odd servers answer them."""
 
+import asyncio
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -149,3 +150,19 @@ async def test_without_a_url_or_a_token_nothing_is_revoked(server: Any):
     assert not await requests.revoke(server.oauth(), {"access_token": "a"})
     assert not await requests.revoke(server.oauth(revoke_url=f"{server.url}/revoke"), {"session": "of a form"})
     assert server.upstream.requests == []
+
+
+async def test_a_server_that_cannot_be_reached_is_told_with_the_remedy():
+    """Here that the address is wrong, not that the service is down."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as listening:
+        url = f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/token"
+        oauth = OAuth(authorize_url=url, token_url=url, client_id="c")
+        with pytest.raises(AccountUnavailable, match="does not speak TLS") as caught:
+            await requests.renew(oauth, {"refresh_token": "r"}, ())
+    assert "write http://" in (caught.value.hint or "")

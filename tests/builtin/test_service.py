@@ -145,10 +145,10 @@ async def test_no_client_learns_where_the_data_is(chat, tmp_path, caplog):
     finally:
         await database.open()
     assert (failed.status_code, failed.json()) == (
-        500,
+        503,
         {
             "detail": "The server's data cannot be read or written.",
-            "code": "database",
+            "code": "database_unavailable",
             "hint": "the reason is in the server's log",
         },
     )

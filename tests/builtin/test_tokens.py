@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quart import Quart
 
-from chatcore.access import Access, Activatable, authenticated, current_principal
+from chatcore.access import Access, authenticated, current_principal
 from chatcore.builtin.tokens import FRESH, BearerTokens, Lifetime, Tokens
 from chatcore.config import Config
 from chatcore.database import Database, tables
 from chatcore.database import Tokens as TokenTable
 from chatcore.errors import ChatcoreError, Conflict, NotFound, Unauthenticated
 from chatcore.hooks import Context, NoSettings
-from chatcore.protocols import Authenticator, Credentials
+from chatcore.protocols import Activatable, Authenticator, Credentials
 from chatcore.types import Principal
 
 
@@ -162,6 +162,7 @@ async def test_memory_is_bounded(bearer: BearerTokens, table: TokenTable, monkey
     for _ in range(2):
         found = [await ask(bearer, f"Bearer {token}") for token in tokens]
         assert [principal.id for principal in found if principal] == ["0", "1", "2", "3", "4"]
+        assert len(bearer._known) <= 2
 
 
 async def test_wrong_tokens_take_no_memory(bearer: BearerTokens) -> None:
@@ -258,6 +259,16 @@ def test_a_name_that_is_none_is_refused(plugin: Tokens, option: str, wrong: str)
     result = run(plugin, "create", option, wrong)
     assert result.exit_code == 2
     assert f"{wrong!r} is no name" in result.stderr
+
+
+@pytest.mark.parametrize("wrong", ["a\x1b[2Jb", "a\u202eb", "\udcff", "x" * 201])
+@pytest.mark.parametrize("option", ["--name", "--principal", "--scope"])
+def test_a_name_that_nobody_could_read_is_refused(plugin: Tokens, option: str, wrong: str) -> None:
+    """What a terminal obeys, or what would make the list as wide; it is told with what is wrong."""
+    result = run(plugin, "create", option, wrong)
+    assert result.exit_code == 2
+    assert "characters" in result.stderr
+    assert "\x1b" not in result.stderr
 
 
 def test_the_list_shows_no_token(plugin: Tokens) -> None:

@@ -210,8 +210,8 @@ def _names(directory: Path) -> list[str]:
         (lambda: next(iter(())), RuntimeError),
         (lambda: tables.Document.get(tables.Document.key == "\ud800"), RequestError),
         (lambda: tables.Conversation.get(tables.Conversation.key == 2**70), RequestError),
-        (lambda: tables.bound.execute_sql("SELECT nonsense"), DatabaseError),
-        (lambda: tables.execute_many("INSERT INTO document VALUES (?)", [(1,)]), DatabaseError),
+        (lambda: tables.bound.execute_sql("SELECT nonsense"), DatabaseError),  # none that waiting would mend
+        (lambda: tables.execute_many("INSERT INTO nonsense VALUES (?)", [(1,)]), DatabaseError),
         (lambda: [][0], IndexError),
         (lambda: sys.exit("no"), SystemExit),
     ],

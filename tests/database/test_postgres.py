@@ -30,7 +30,7 @@ from chatcore.database import (
     tables,
 )
 from chatcore.database.postgres import Postgres, _Away
-from chatcore.errors import Conflict, DatabaseError, RequestError
+from chatcore.errors import Conflict, DatabaseError, DatabaseUnavailable, RequestError
 from chatcore.types import Message, Principal
 
 ANN = Principal("ann")
@@ -599,7 +599,7 @@ async def test_server_that_stays_away(wire: Wire, monkeypatch: pytest.MonkeyPatc
         wire.cut()
         started = time.monotonic()
         results = await everybody(*(documents.put(ANN, "n", "k", 2) for _ in range(100)))
-        assert {type(result) for result in results} == {DatabaseError}
+        assert {type(result) for result in results} == {DatabaseUnavailable}
         assert {"cannot be reached" in str(result) for result in results} == {True}
         assert time.monotonic() - started < 5
         wire.refusing = False

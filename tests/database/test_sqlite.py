@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from chatcore.database import Conversations, Database, Documents, NewMessage, tables
-from chatcore.errors import DatabaseError, RequestError
+from chatcore.errors import DatabaseError, DatabaseUnavailable, RequestError
 from chatcore.types import Message, Principal
 
 ANN = Principal("ann")
@@ -476,3 +476,30 @@ def _open_once(path: Path, **migrations: Path) -> dict[str, DatabaseError]:
 def _python(script: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+async def test_a_file_that_is_moved_away_takes_nothing_more(tmp_path: Path) -> None:
+    """What is open has no name any more: whoever writes is told, nothing is stored where nobody finds it, and no new
+    file is begun. As soon as it is back, all goes on."""
+    path, away = tmp_path / "chatcore.db", tmp_path / "away.db"
+    database = Database(str(path))
+    await database.open()
+    try:
+        documents = Documents(database)
+        await documents.put(ANN, "n", "k", 1)
+        path.rename(away)
+        for work in (lambda: documents.put(ANN, "n", "k", 2), lambda: documents.get(ANN, "n", "k")):
+            for _ in range(5):  # by whatever thread
+                with pytest.raises(DatabaseUnavailable, match="moved, deleted or replaced"):
+                    await work()
+        assert path.name not in names(tmp_path)
+        away.rename(path)
+        assert await documents.get(ANN, "n", "k") == 1
+        await documents.put(ANN, "n", "k", 3)
+    finally:
+        await database.close()
+    assert names(tmp_path) == {path.name}
+
+
+def names(directory: Path) -> set[str]:
+    return {file.name for file in directory.iterdir()}

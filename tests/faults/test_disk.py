@@ -94,12 +94,12 @@ async def test_a_disk_that_runs_full_during_an_answer(
     print(f"{durability}, {type(disk).__name__}: {read} of {len(WORDS)} words were read, 20 before the disk was full")
     assert read == len(WORDS) if durability == "relaxed" else 20 <= read < len(WORDS)
     [error] = [frame.data for frame in received if frame.event == "error"]
-    assert (error["error"], error["type"]) == (DatabaseError.neutral, "database")
+    assert (error["error"], error["type"]) == (DatabaseError.neutral, "database_unavailable")
     assert received[-1].data == "[DONE]"
-    assert refused.status_code == 500
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert refused.json() == {
         "detail": DatabaseError.neutral,
-        "code": "database",
+        "code": "database_unavailable",
         "hint": "the reason is in the server's log",
     }
     assert [message["content"] for message in kept] == ["hello", "hello"]
@@ -119,7 +119,7 @@ async def test_a_conversation_goes_on_as_soon_as_there_is_space_again(disk: Disk
         disk.free(server)
         assert "error" not in names(await ask(client, "s", "and now?"))
         messages = (await client.get("/api/chat/session/s/messages")).json()["messages"]
-    assert (refused.status_code, refused.json()["code"]) == (500, "database")
+    assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
     assert [message["role"] for message in messages] == ["user", "assistant", "user", "assistant"]
     assert (messages[1]["content"].split(), messages[1]["status"]) == (WORDS, "partial")
     assert spoken(received).startswith(messages[1]["content"])

@@ -100,8 +100,8 @@ async def ask(chat: Chat, session_id: str) -> str:
     async with asyncio.timeout(20):
         response = await chat.client.post("/api/chat/stream", json=body)
     if response.status_code != 200:
-        assert response.status_code == 500
-        assert (response.json()["code"], response.json()["detail"]) == ("database", DatabaseError.neutral)
+        assert response.status_code == 503
+        assert (response.json()["code"], response.json()["detail"]) == ("database_unavailable", DatabaseError.neutral)
         return "refused"
     found = frames(response.content)
     if any(frame.event == "error" for frame in found):

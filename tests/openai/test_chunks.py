@@ -361,6 +361,35 @@ def test_reasoning_comes_in_many_shapes(fields: dict[str, Any], thought: str) ->
     assert (event.text, event.details) == (thought, fields.get("reasoning_details", []))
 
 
+@pytest.mark.parametrize(
+    "sign", [{"error": None}, {"type": "ping"}, {"object": "ping", "message": "hm"}, {"choices": None}]
+)
+def test_events_without_choices_are_no_errors(sign: dict[str, Any]) -> None:
+    """Unless they say so."""
+    reader = ChunkReader()
+    events = read(stream(sign, delta(content="a", finish_reason="stop")), reader=reader)
+    assert (reader.failure, [event.text for event in events if isinstance(event, TextDelta)]) == (None, ["", "a"])
+
+
+@pytest.mark.parametrize(
+    ("deltas", "marks"),
+    [
+        ([{"reasoning": "a"}, {"reasoning": "b", "reasoning_content": "b"}], ["", ""]),
+        ([{"reasoning_content": "a"}, {"reasoning_content": None, "content": "b"}], ["deep/reasoning_content"]),
+        ([{"reasoning_content": ""}, {"reasoning_content": "", "content": "b"}], ["deep/reasoning_content"]),
+        ([{"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}]}], ["deep/thinking"]),
+        ([{"content": [{"type": "thinking", "thinking": "a"}]}], ["deep/thinking"]),
+    ],
+)
+def test_reasoning_is_marked_that_is_wanted_back_in_another_place(deltas: list[Any], marks: list[str]) -> None:
+    """With the provider's name, as nobody else is to be given it; an empty one is told of once."""
+    events = read(stream(*(delta(**fields) for fields in deltas)), reader=ChunkReader(provider="deep"))
+    assert [event.mark for event in events if isinstance(event, ReasoningDelta)] == marks
+    answer = Answer()
+    answer.add(events)
+    assert answer.message().reasoning_mark == marks[-1]
+
+
 def test_content_may_be_parts() -> None:
     """Text parts are text; all others are attachments."""
     image = {"type": "image_url", "image_url": {"url": "data:,"}}

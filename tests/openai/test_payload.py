@@ -5,6 +5,7 @@ import json
 import pytest
 
 from chatcore.openai.payload import message_json
+from chatcore.openai.thoughts import mark_of
 from chatcore.tools import ToolCall
 from chatcore.types import Message
 
@@ -46,6 +47,33 @@ def test_reasoning_without_details_goes_back_beside_tool_calls() -> None:
     call = ToolCall("a", "f", "{}")
     assert message_json(Message(role="assistant", tool_calls=(call,), reasoning="hm"))["reasoning"] == "hm"
     assert "reasoning" not in message_json(Message(role="assistant", content="x", reasoning="hm"))
+
+
+MARKED = {
+    "reasoning_content": {"content": "x", "reasoning_content": "hm"},
+    "thinking": {
+        "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "x"}]
+    },
+}
+
+
+@pytest.mark.parametrize("place", MARKED)
+@pytest.mark.parametrize("calls", [(), (ToolCall("a", "f", "{}"),)], ids=["", "calls"])
+def test_marked_reasoning_goes_back_where_it_came_from(place: str, calls: tuple[ToolCall, ...]) -> None:
+    """In every answer, and to the provider that gave it; others, which would refuse the request for it, get none."""
+    mark = mark_of("deep", place)
+    message = Message(role="assistant", content="x", tool_calls=calls, reasoning="hm", reasoning_mark=mark)
+    expected = {"deep": MARKED[place], "groq": {"content": "x"}}
+    for provider, fields in expected.items():
+        sent = message_json(message, provider)
+        sent.pop("tool_calls", None)
+        assert sent == {"role": "assistant", **fields}
+
+
+def test_an_empty_reasoning_content_goes_back_too() -> None:
+    """DeepSeek's server refuses an answer of its thinking models without it, also where it gave none."""
+    message = Message(role="assistant", content="x", reasoning_mark=mark_of("deep", "reasoning_content"))
+    assert message_json(message, "deep") == {"role": "assistant", "content": "x", "reasoning_content": ""}
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,20 @@ import asyncio
 import gzip
 import logging
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
 from chatcore.answer import Answer
 from chatcore.errors import ConfigError, ProviderError, ProviderRefused, ProviderUnavailable, StreamBroken
+from chatcore.http import make_client
 from chatcore.openai import OpenAIProvider, Timeouts, supports_tools
 from chatcore.protocols import Provider
 from chatcore.secrets import Secret
@@ -655,6 +658,43 @@ async def test_closing_the_provider_ends_what_still_runs(upstream: FakeUpstream)
     async with provider.session():
         upstream.answer(Reply.sse(HELLO))
         assert text_of(await ask(provider)) == "Hello"
+
+
+async def test_closing_the_provider_while_its_models_are_awaited(upstream: FakeUpstream) -> None:
+    """Everybody who waits for the list gets an error with what to do, and nobody is cancelled."""
+    upstream.route("/models", Reply.silence())
+    provider = OpenAIProvider(name="fake", base_url=upstream.url)
+    async with provider.session():
+        asking = [asyncio.create_task(provider.models()) for _ in range(3)]
+        await upstream.request(0)
+    for error in await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 10):
+        assert isinstance(error, ProviderUnavailable)
+        assert (error.kind, bool(error.hint)) == ("closed", True)
+
+
+async def test_closing_the_provider_while_it_connects_for_the_first_time(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client that was being made is closed as well: its connections would be left open."""
+    made: list[httpx.AsyncClient] = []
+    making, closed = threading.Event(), threading.Event()
+
+    def make(**options: Any) -> httpx.AsyncClient:
+        making.set()
+        closed.wait(10)
+        made.append(make_client(**options))
+        return made[0]
+
+    monkeypatch.setattr("chatcore.openai.provider.make_client", make)
+    provider = OpenAIProvider(name="fake", base_url=upstream.url)
+    asking = asyncio.create_task(broken(provider))
+    await asyncio.to_thread(making.wait, 10)
+    await provider.aclose()
+    closed.set()
+    _, error = await asyncio.wait_for(asking, 10)
+    assert (error.kind, bool(error.hint)) == ("closed", True)
+    assert made[0].is_closed
+    assert not upstream.requests
 
 
 async def test_it_works_without_a_session(upstream: FakeUpstream) -> None:

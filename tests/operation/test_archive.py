@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import stat
 import zipfile
@@ -223,6 +224,15 @@ def test_an_archive_of_something_else(tmp_path: Path) -> None:
         with zipfile.ZipFile(path, "w") as file:
             file.writestr(name, data)
         assert "not a backup" in refused(path)
+
+
+@pytest.mark.timeout(20)
+def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    """A device would fill the memory, a pipe be waited for."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        assert "not a file" in refused(path)
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -144,6 +144,16 @@ def test_what_the_configuration_says_of_plugins_that_are_not_there(directory: Pa
     assert rows["blob store"].remedy == "set blob_store to one of: disk"
 
 
+@pytest.mark.parametrize("name", ["default_model", "default_provider"])
+def test_a_default_that_nobody_serves(directory: Path, name: str) -> None:
+    """Who names no model would be told so, with each question."""
+    (directory / "chatcore.toml").write_text(f"{name} = 'openruter'\ndisable = ['llama']\n")
+    row = doctor()["default model"]
+    assert (row.state, "openruter" in row.found, bool(row.remedy)) == ("warn", True, True)
+    (directory / "chatcore.toml").write_text(f"{name} = 'echo'\ndisable = ['llama']\n")
+    assert "default model" not in doctor()
+
+
 def test_plugins_that_fail(directory: Path) -> None:
     """Each with its cause and a way out. With `strict`, one that is off fails, too."""
     (directory / "own").mkdir()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from chatcore.errors import PluginError
+from chatcore.errors import PluginError, RequestError
 from chatcore.plugins.calls import MOST, Calls
 
 
@@ -34,6 +34,14 @@ def test_there_is_a_bound_to_what_is_counted_by_itself():
     counted = {(c.plugin, c.what): c.calls for c in calls.charges()}
     assert len(counted) == MOST + 2
     assert (counted["a", "tool 0"], counted["a", "other"], counted["b", "other"]) == (2, 5, 2)
+
+
+async def test_what_cannot_be_awaited_is_an_error_of_its_plugin():
+    """Somebody has forgotten an 'async': the error says whose method it is, and what to write."""
+    calls = Calls()
+    with pytest.raises(PluginError, match="plugin a: authenticator door gave 5: write 'async def'"):
+        await calls.run("a", "authenticator door", 5)
+    assert [(charge.plugin, charge.failures) for charge in calls.charges()] == [("a", 1)]
 
 
 async def test_a_coroutine_is_awaited_on_an_account():
@@ -97,3 +105,26 @@ async def test_who_calls_exit_has_failed():
         await calls.run("a", "tool leave", leave())
     assert isinstance(failed.value.__cause__, SystemExit)
     assert [(charge.calls, charge.failures, charge.running) for charge in calls.charges()] == [(1, 1, 0)]
+
+
+class Panic(BaseException):
+    """As libraries in Rust raise it: no Exception."""
+
+
+async def test_a_library_that_panics_has_failed():
+    """Who waits for the call learns of it as of any other failure."""
+    calls = Calls()
+    told = "plugin a: tool count raised Panic: index out of bounds"
+    with pytest.raises(PluginError, match=told) as failed, calls.charge("a", "tool count"):
+        raise Panic("index out of bounds")
+    assert isinstance(failed.value.__cause__, Panic)
+    assert calls.charges()[0].failures == 1
+
+
+@pytest.mark.parametrize("error", [RequestError("not so long"), asyncio.CancelledError(), GeneratorExit()])
+async def test_what_is_no_failure_of_the_plugins(error):
+    """A request that is refused, a call that is cancelled, and a stream that is closed."""
+    calls = Calls()
+    with pytest.raises(type(error)), calls.charge("a", "tool x"):
+        raise error
+    assert [(charge.calls, charge.failures) for charge in calls.charges()] == [(1, 0)]

@@ -113,6 +113,15 @@ def site(tmp_path, monkeypatch):
         ("reaches_out", r"the blueprint reaches_out adds @before_app_request to the whole app"),
         ("future", r"version 99 of the hooks; this chatcore knows them up to version 1: install a newer chatcore"),
         ("wrong_settings", r"(?s)plugins.wrong_settings.place: required.*WRONG_SETTINGS_PLACE.*days: required"),
+        ("panics", r"register_tools raised Panic: index out of bounds \(.*panics.py:15\)"),
+        (
+            "gives_a_coroutine",
+            r"register_tools gave <coroutine object .*, wanted an iterable: write 'yield'",
+        ),
+        (
+            "sync_authenticator",
+            r"register_auth: Door.authenticate, .*sync_authenticator.py:12: it is awaited",
+        ),
         ("two_classes", r"exactly one subclass of Plugin; here: One, Two"),
         ("no_class", r"exactly one subclass of Plugin; here: none"),
     ],
@@ -465,6 +474,41 @@ def test_a_listing_works_in_spite_of_duplicates(load, two_of_a_name):
     assert "chatcore-alpha 1.0" in row_of(plugins, "beta").reason
 
 
+COMMAND = """
+    import click
+    from chatcore.errors import PluginOff
+    from chatcore.hooks import NoSettings, Plugin, hookimpl
+
+    class Rival(Plugin[NoSettings]):
+        '''Has a command.'''
+
+        @hookimpl
+        def register_providers(self):
+            {first}
+            return ()
+
+        @hookimpl
+        def register_commands(self):
+            yield click.Command("{name}")
+"""
+
+
+@pytest.mark.parametrize("first", ["pass", "raise PluginOff('set RIVAL_KEY')"], ids=["on", "off"])
+def test_a_command_of_the_core_is_the_cores(load, first):
+    """A plugin's of that name would never be reached: it stops the start, also where the plugin is off."""
+    texts = {"rival": COMMAND.format(name="serve", first=first)}
+    reason = (
+        r"the command 'serve' is given by chatcore itself and by plugin rival \(.*rival.py\): give it another name; "
+        r'to go on without the plugin, write disable = \["rival"\] in chatcore.toml'
+    )
+    with pytest.raises(DuplicateName, match=reason):
+        load(texts=texts)
+    row = row_of(load(texts=texts, halt=False), "rival")
+    assert row.state == "failed"
+    assert re.fullmatch(reason, row.reason)
+    assert row_of(load(texts=texts, disable=("rival",)), "rival").state == "disabled"
+
+
 def test_disabling_one_of_the_two_settles_it(load, two_of_a_name):
     """What the message says is what helps."""
     assert list(load(disable=("beta",)).registry.tools()) == ["search"]
@@ -511,6 +555,107 @@ def test_two_plugins_with_the_same_route_stop_the_start(load):
                 "two": ROUTE.format(name="two", path="/items/<int:number>"),
             }
         )
+
+
+ASYNC_COMMAND = """
+    import asyncio
+    import click
+    from chatcore.hooks import NoSettings, Plugin, hookimpl
+
+    class Awaiting(click.Command):
+        def invoke(self, ctx):
+            return asyncio.run(super().invoke(ctx))
+
+    async def tell():
+        print("told")
+
+    class Teller(Plugin[NoSettings]):
+        @hookimpl
+        def register_commands(self):
+            yield {given}
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "state"),
+    [
+        ("click.Command('tell', callback=tell)", "failed"),
+        ("click.Group('teller', commands={'now': click.Command('now', callback=tell)})", "failed"),
+        ("Awaiting('tell', callback=tell)", "on"),
+        ("click.Command('tell', callback=lambda: asyncio.run(tell()))", "on"),
+        ("click.Group('teller')", "on"),
+    ],
+)
+def test_a_command_that_nobody_would_await_fails_its_plugin(load, given, state):
+    """It would seem to work, and do nothing. One of a class that awaits it is as good as any."""
+    row = row_of(load(texts={"teller": ASYNC_COMMAND.format(given=given)}), "teller")
+    assert row.state == state
+    if state == "failed":
+        assert re.search(r"tell, .*teller.py:10: click does not await it: write 'def', and asyncio.run", row.reason)
+
+
+def test_a_blueprint_that_quart_does_not_take_fails_its_plugin(load):
+    """With its reason."""
+    row = row_of(load(texts={"page": ROUTE.format(name="page", path="/<colour:page>")}), "page")
+    assert row.reason == "the blueprint page cannot be used: the converter 'colour' does not exist"
+
+
+def test_two_views_with_one_endpoint_fail_their_plugin(load):
+    """It is told what is wrong, and no line of a library's."""
+    text = (
+        ROUTE.format(name="page", path="/page")
+        + """
+    @public
+    async def other():
+        return ""
+
+    blueprint.add_url_rule("/other", endpoint="view", view_func=other)
+    """
+    )
+    reason = row_of(load(texts={"page": text}), "page").reason
+    assert re.fullmatch("the blueprint page cannot be used: View function mapping .*endpoint.*: page.view", reason)
+
+
+NAMES = """
+    import click
+    from chatcore.hooks import NoSettings, Plugin, hookimpl
+
+    class Source:
+        def __init__(self, name):
+            self.name = name
+
+        def tools(self):
+            return []
+
+    class Named(Plugin[NoSettings]):
+        @hookimpl
+        def register_tools(self):
+            yield Source({source!r})
+
+        @hookimpl
+        def register_commands(self):
+            yield click.Command({command!r})
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "command", "reason"),
+    [
+        ("n" * 101, "c", "register_tools gave the tool source 'nnn.*n': a name is a line of 100 characters at most"),
+        ("x" * 10_000, "c", "register_tools gave the tool source 'xxx.{0,300}: a name is a line of 100 characters"),
+        ("two\nlines", "c", r"register_tools gave the tool source 'two\\nlines': a name is a line"),
+        ("\x1b]52;c;aGk=\x07", "c", r"register_tools gave the tool source '\\x1b.*': a name is a line"),
+        ("s", "two words", "register_commands gave the command 'two words': a name has no spaces and no '-' before it"),
+        ("s", "--help", "register_commands gave the command '--help': a name has no spaces and no '-' before it"),
+        ("s", "", "register_commands gave .*, whose name is '', wanted a text"),
+    ],
+)
+def test_a_name_that_nobody_could_use_fails_its_plugin(load, source, command, reason):
+    """Names stand in lists, logs, addresses and on the command line."""
+    row = row_of(load(texts={"named": NAMES.format(source=source, command=command)}), "named")
+    assert (row.state, bool(re.match(reason, row.reason))) == ("failed", True), row.reason
+    good = NAMES.format(source="Größe 1 (new)", command="do-it")
+    assert row_of(load(texts={"named": good}), "named").state == "on"
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+from datetime import timedelta
 
 import attrs
 import pytest
 
 from chatcore.errors import (
+    Conflict,
     DatabaseError,
     DuplicateName,
     PluginError,
@@ -16,9 +18,9 @@ from chatcore.errors import (
     ToolFailed,
 )
 from chatcore.plugins.registry import Contribution, Provenance, Registry
-from chatcore.protocols import Health
+from chatcore.protocols import Blob, Credentials, GenerationLookup, Health
 from chatcore.tools import Invocation, Tool, ToolCall, ToolResult
-from chatcore.types import Finish, Model, ModelRequest, TextDelta
+from chatcore.types import Finish, Model, ModelRequest, Principal, TextDelta
 
 INVOCATION = Invocation(ToolCall("1", "x"), {}, "local", "c", "r")
 
@@ -76,6 +78,98 @@ def registry_of(*contributions, **defaults):
     for one in contributions:
         registry.add([one])
     return registry
+
+
+# --- on a plugin's account --------------------------------------------------------------------------------------------
+
+
+class Lookup(FakeProvider):
+    """A provider that keeps records, and cannot tell its health without leaving."""
+
+    def health(self):
+        raise SystemExit(3)
+
+    async def generation(self, generation_id):
+        return {"id": generation_id}
+
+
+@attrs.define
+class Files:
+    """A blob store with one file."""
+
+    name: str = "files"
+
+    async def put(self, blob, data):
+        raise Conflict("it is taken")
+
+    async def get(self, key):
+        return b"data"
+
+    async def url(self, key, expires):
+        return f"/{key}"
+
+    async def delete(self, key):
+        raise SystemExit(3)
+
+
+@attrs.define
+class Door:
+    """Knows whoever it is told to know."""
+
+    principal: object
+    name: str = "door"
+
+    async def authenticate(self, credentials):
+        return self.principal
+
+
+def charged(registry):
+    return {(c.what, c.calls, c.failures) for c in registry.calls.charges()}
+
+
+async def test_all_that_a_provider_does_is_charged():
+    """Also what is asked of it outside of turns. One that keeps no records has none to look in."""
+    registry = registry_of(contribution("provider", Lookup("p")), contribution("provider", FakeProvider("q")))
+    lookup, plain = registry.providers.values()
+    assert await lookup.generation("gen-1") == {"id": "gen-1"}
+    assert [model.id for model in await lookup.models()] == ["p/model"]
+    assert registry.health(registry.find("provider", "p")).state == "failed"
+    assert isinstance(lookup, GenerationLookup)
+    assert not isinstance(plain, GenerationLookup)
+    assert charged(registry) == {("generation of p", 1, 0), ("models of p", 1, 0), ("health of p", 1, 1)}
+
+
+async def test_a_blob_store_is_charged_for_its_work():
+    """It may refuse, and it may fail; it does not end the server."""
+    registry = registry_of(contribution("blob store", Files()))
+    store = registry.blob_stores["files"]
+    assert store.name == "files"
+    assert (await store.get("a"), await store.url("a", timedelta(1))) == (b"data", "/a")
+    with pytest.raises(Conflict):
+        await store.put(Blob(key="a", media_type="text/plain", filename="a"), b"")
+    assert charged(registry) == {("blob store files", 3, 0)}
+    with pytest.raises(PluginError, match=r"plugin alpha: blob store files called exit\(\)"):
+        await store.delete("a")
+    assert charged(registry) == {("blob store files", 4, 1)}
+
+
+@pytest.mark.parametrize("principal", [None, Principal("ana"), Principal("ana", {"*"})])
+async def test_an_authenticator_is_charged_for_its_work(principal):
+    """Without an `active` of its own it always has something to ask for."""
+    registry = registry_of(contribution("authenticator", Door(principal)))
+    [door] = registry.authenticators
+    assert door.name == "door"
+    assert await door.active()
+    assert await door.authenticate(Credentials({})) == principal
+    assert charged(registry) == {("authenticator door", 1, 0)}
+
+
+@pytest.mark.parametrize("wrong", ["ana", Principal(None), Principal, True])
+async def test_what_is_no_principal_lets_nobody_in(wrong):
+    """It is told with the plugin, before a view breaks on it."""
+    registry = registry_of(contribution("authenticator", Door(wrong)))
+    with pytest.raises(PluginError, match="plugin alpha: the authenticator door gave"):
+        await registry.authenticators[0].authenticate(Credentials({}))
 
 
 # --- giving and taking back -------------------------------------------------------------------------------------------
@@ -457,8 +551,19 @@ async def test_a_tool_that_fails_by_a_fault_is_logged(caplog, error, is_fault):
     assert ("in run\n    raise error" in caplog.text, str(error) in caplog.text) == (is_fault, is_fault)
 
 
-@pytest.mark.parametrize("wrong", ["text", None, ToolResult(5)])
-async def test_what_is_no_answer_of_a_tool_is_its_fault(wrong):
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("text", "it gave 'text', wanted a ToolResult with text"),
+        (None, "it gave None, wanted a ToolResult with text"),
+        (ToolResult(5), "it gave a ToolResult with text 5, wanted str"),
+        (ToolResult("", parts=["image"]), r"it gave a ToolResult with parts \['image'\], wanted tuple"),
+        (ToolResult("", parts=None), "it gave a ToolResult with parts None, wanted tuple"),
+        (ToolResult("", parts=({"image": object()},)), "object"),
+        (ToolResult("", reveals="dice"), "it gave a ToolResult with reveals 'dice', wanted tuple"),
+    ],
+)
+async def test_what_is_no_answer_of_a_tool_is_its_fault(wrong, told):
     """It is told at the tool, not where the turn would break on it."""
 
     async def run(invocation):
@@ -467,7 +572,7 @@ async def test_what_is_no_answer_of_a_tool_is_its_fault(wrong):
     registry = Registry()
     broken = Tool(name="broken", description="", parameters={}, run=run)
     registry.add([Contribution("tool", "broken", broken, Provenance("weather", "chatcore-weather", "1.2"))])
-    with pytest.raises(TypeError, match="wanted a ToolResult with text"):
+    with pytest.raises(TypeError, match=told):
         await registry.tools()["broken"].run(INVOCATION)
 
 

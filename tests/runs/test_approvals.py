@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 import pytest
 
-from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Database
 from chatcore.runs.approvals import Approvals, approval_of, digest
 from chatcore.tools import Tool, ToolCall
@@ -70,7 +69,7 @@ def test_an_approval_expires_as_the_turn_says() -> None:
 @pytest.mark.parametrize("first", [True, False])
 async def test_a_wait_ends_with_news(tmp_path: Path, first: bool) -> None:
     """Whether they come before it or while it waits; each ends one wait."""
-    approvals = Approvals(ApprovalTable(Database(str(tmp_path / "never opened.db"))))
+    approvals = Approvals(Database(str(tmp_path / "never opened.db")))
     waiting = [approval_of(TURN, ToolCall("a", "pay"), PAY, {}, 7)]
     if first:
         approvals.wake()
@@ -88,7 +87,7 @@ async def test_a_wait_ends_with_news(tmp_path: Path, first: bool) -> None:
 
 async def test_a_wait_ends_when_the_first_approval_expires(tmp_path: Path) -> None:
     """Also if that is in the past."""
-    approvals = Approvals(ApprovalTable(Database(str(tmp_path / "never opened.db"))))
+    approvals = Approvals(Database(str(tmp_path / "never opened.db")))
     later = approval_of(TURN, ToolCall("a", "pay"), PAY, {}, 7)
     for left in (-1.0, 0.01):
         soon = attrs.evolve(later, expires_at=datetime.now(UTC) + timedelta(seconds=left))

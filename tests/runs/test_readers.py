@@ -14,13 +14,14 @@ import pytest
 from chatcore.attachments import Attachments
 from chatcore.builtin.disk import DiskFiles
 from chatcore.config import Loaded
+from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Conversations, Database, LogRow, NewMessage, NewRun, tables
 from chatcore.database import Runs as RunTable
 from chatcore.database.runs import Signal
 from chatcore.errors import DatabaseError, RunLost
 from chatcore.plugins import Plugins
 from chatcore.runs import log as runlog
-from chatcore.runs import readers
+from chatcore.runs import readers, signals
 from chatcore.runs.held import lease
 from chatcore.runs.readers import Reader, StoredReader
 from chatcore.runs.run import Run
@@ -206,6 +207,26 @@ async def test_a_stop_reaches_the_run_wherever_it_lives(here: Runs, there: Runs)
     assert statistics.median(taken) < 0.2, taken
 
 
+@pytest.mark.parametrize("fault", [DatabaseError("the disk cannot be read"), ZeroDivisionError("a bug")], ids=repr)
+async def test_signals_are_heeded_after_a_fault(
+    here: Runs, there: Runs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
+    """It is logged, and those that came meanwhile count."""
+    monkeypatch.setattr(signals, "RETRY", 0.01)
+    works, faults = RunTable.signals, [fault]
+
+    async def fails_once(table: RunTable, worker: str) -> object:
+        if faults:
+            raise faults.pop()
+        return await works(table, worker)
+
+    monkeypatch.setattr(RunTable, "signals", fails_once)
+    await start(here, text("a"), asyncio.Event())
+    record = await asyncio.wait_for(there.stop(ANN, "run"), 10)
+    assert (record.state, record.reason) == ("stopped", "user")
+    assert f"cannot be heeded: {fault}" in caplog.text
+
+
 async def test_a_deleted_conversation_ends_its_run_in_another_worker(here: Runs, there: Runs) -> None:
     """`stop_conversation` ends the runs of all workers."""
     run = await start(here, asyncio.Event())
@@ -261,8 +282,9 @@ async def test_who_waits_for_the_end_of_a_run_is_no_reader_of_it(
     assert deserted.ended
 
 
+@pytest.mark.parametrize("fault", [DatabaseError("the disk cannot be read"), ZeroDivisionError("a bug")], ids=repr)
 async def test_a_tail_that_cannot_read_says_so_and_goes_on(
-    here: Runs, there: Runs, monkeypatch: pytest.MonkeyPatch
+    here: Runs, there: Runs, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     """The database fails once: the readers read the log themselves, and follow again when it works."""
     monkeypatch.setattr(readers, "RETRY", 0.01)
@@ -273,7 +295,7 @@ async def test_a_tail_that_cannot_read_says_so_and_goes_on(
         nonlocal failures
         failures += 1
         if failures == 1:
-            raise DatabaseError("the disk cannot be read")
+            raise fault
         return await works(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RunTable, "news", fails_once)
@@ -366,7 +388,7 @@ async def test_what_a_worker_writes_of_a_run_that_it_has_lost_is_refused(here: R
     await there._table.claim_expired("there", datetime.now(UTC), lease())
     answer = NewMessage(message=Message(role="assistant", content="late"), run_id="run")
     row = LogRow("run", 90, 90, b"late")
-    approvals = here._approvals
+    approvals = ApprovalTable(here._database)
     for refused in (
         here._table.journal("here", [row]),
         here._table.settle("here", [], [row]),

@@ -21,8 +21,10 @@ from chatcore.plugins import Plugins
 from chatcore.protocols import Provider
 from chatcore.runs import eventlog
 from chatcore.runs import log as runlog
+from chatcore.runs.approvals import Approvals
 from chatcore.runs.held import lease
 from chatcore.runs.readers import Batch, Reader, StoredReader, Tail
+from chatcore.runs.run import Run
 from chatcore.runs.runs import Runs
 from chatcore.runs.turn import UNKNOWN_OUTCOME, origin_of
 from chatcore.runs.upkeep import Upkeep
@@ -289,6 +291,48 @@ async def test_a_clock_that_is_set_takes_no_run_from_a_worker_that_lives(
     assert done == ["renew", "renew", "clean up"]
 
 
+async def test_a_fault_that_nobody_foresaw_does_not_end_the_upkeep(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is in the log, and the next look is made: without it the worker would lose its runs."""
+    again = asyncio.Event()
+    faults = [ZeroDivisionError("a bug")]
+
+    async def clean_up(*_: object) -> bool:
+        if faults:
+            raise faults.pop()
+        again.set()
+        return True
+
+    async def sweep(*_: object) -> None:
+        raise ZeroDivisionError("another bug")
+
+    monkeypatch.setattr("chatcore.runs.upkeep.LEASE", 0.1)
+    monkeypatch.setattr(Upkeep, "clean_up", clean_up)
+    monkeypatch.setattr(Attachments, "sweep", sweep)
+    keeping = asyncio.create_task(bench.runs.upkeep.keep(cast(Presence, None), retention=1))
+    for _ in range(2):  # the first of them has had the files swept
+        await asyncio.wait_for(again.wait(), 10)
+        again.clear()
+    keeping.cancel()
+    assert "ZeroDivisionError: a bug" in caplog.text
+    assert "ZeroDivisionError: another bug" in caplog.text
+
+
+async def test_a_run_that_cannot_be_read_keeps_no_other_from_being_closed(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends without what it had said. Nor does it keep the server from starting, which closes such runs first."""
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    damaged, _ = await bench.begin(worker="dead", lease_until=past)
+    whole, _ = await bench.begin(worker="dead", lease_until=past)
+    await bench.table.journal("dead", [LogRow(damaged.id, 1, 3, b"not a log")])
+    assert await bench.runs.upkeep.recover() == 2
+    records = [await bench.runs.get(ANN, turn.id) for turn in (damaged, whole)]
+    assert [(record.state, record.reason) for record in records] == [("incomplete", "server_stopped")] * 2
+    assert f"what run {damaged.id} has said cannot be read" in caplog.text
+
+
 async def test_an_answer_that_was_stored_before_the_log_had_all_of_it_is_told_to_its_end(bench: Bench) -> None:
     """By a worker that died just then: readers get the rest of the text, also of a second answer, and nothing twice."""
     turn, begun = await bench.begin(worker="dead", lease_until=datetime.now(UTC) - timedelta(seconds=1))
@@ -338,7 +382,6 @@ async def test_a_tool_whose_outcome_nobody_knows_is_not_repeated(bench: Bench) -
     task.cancel()  # as near to a killed worker as one process comes
     await asyncio.wait([task])
     bench.runs._held.live.clear()
-    bench.runs._held._by_conversation.clear()
     bench.runs.join("me")
     await bench.runs.upkeep.recover()
     *_, answer = await Conversations(bench.database).path(ANN, turn.conversation_id)
@@ -364,6 +407,19 @@ async def test_a_turn_that_cannot_be_stored_ends_at_once(
     assert ended == RunEnded("failed", "database")
 
 
+async def test_a_turn_whose_storing_has_a_bug_ends(bench: Bench) -> None:
+    """A run must come to its end whatever goes wrong: its readers wait for it, and it counts as under way."""
+    turn, _ = await bench.begin()
+
+    async def fails() -> Begun:
+        raise ZeroDivisionError("a bug")
+
+    run = bench.runs.start(turn, ScriptedProvider([text("one "), asyncio.Event()]), fails)
+    await asyncio.wait_for(run.over.wait(), 10)
+    assert run.events[-1] == RunEnded("failed", "internal")
+    assert bench.runs.count == 0
+
+
 async def test_what_was_told_of_a_turn_that_fails_is_kept(bench: Bench) -> None:
     """A fault that nobody foresaw ends the answer, not what its reader has seen of it."""
     run_id = await bench.start([text("one "), ZeroDivisionError("a bug")])
@@ -372,6 +428,30 @@ async def test_what_was_told_of_a_turn_that_fails_is_kept(bench: Bench) -> None:
     assert (isinstance(told, Failed), ended) == (True, RunEnded("failed", "internal"))
     *_, answer = await Conversations(bench.database).path(ANN, "c1")
     assert (answer.message.text, answer.state) == ("one ", "partial")
+
+
+async def test_nothing_follows_the_end_of_a_run(bench: Bench) -> None:
+    """Whatever a tool that was left behind still has to tell: readers take the end for the end."""
+    turn, _ = await bench.begin()
+    run = Run(turn, Approvals(bench.database), strict=False, grace=None)
+    run.append([TextDelta("said"), RunEnded("completed", "stop")])
+    run.append([TextDelta("too late")])
+    assert run.ended
+    assert len(run.events) == 2
+
+
+async def test_who_waits_no_longer_for_the_end_of_a_run_holds_up_no_other(bench: Bench) -> None:
+    """Such as the next request, whose client has left, where an end could not be stored before."""
+    ending = []
+    for _ in range(2):
+        turn, _ = await bench.begin()
+        run = Run(turn, Approvals(bench.database), strict=False, grace=None)
+        run.append([RunEnded("completed", "stop")])
+        ending.append(asyncio.create_task(bench.runs._log.finish(run)))
+    await asyncio.sleep(0)
+    ending[0].cancel()
+    await asyncio.wait_for(ending[1], 10)
+    assert (await bench.runs.get(ANN, "run2")).state == "completed"
 
 
 async def test_a_log_that_cannot_be_written_does_not_stop_a_relaxed_answer(

@@ -1,6 +1,7 @@
 """The tool calls of an answer: which are run, which wait for consent, what becomes of them."""
 
 import asyncio
+import base64
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -11,7 +12,8 @@ from typing import Any
 import attrs
 import pytest
 
-from chatcore.database import Approvals as ApprovalTable
+from chatcore.attachments import Attachments, attachment_id
+from chatcore.builtin.disk import DiskFiles
 from chatcore.database import Conversations, Database, NewMessage, NewRun, Runs
 from chatcore.errors import ToolFailed
 from chatcore.runs.approvals import Approvals
@@ -23,6 +25,7 @@ from chatcore.tools import Invocation, Question, Tool, ToolCall, ToolResult
 from chatcore.types import (
     LOCAL,
     ApprovalRequested,
+    Attachment,
     Event,
     Limits,
     Message,
@@ -40,14 +43,17 @@ class Stage:
     database: Database
     turn: Turn
     question: int
+    files: Path
     done: list[str] = attrs.field(factory=list)
     stop: Stop = attrs.field(factory=Stop)
     tally: Tally = attrs.field(factory=Tally)
     approvals: Approvals = attrs.field(init=False)
+    attachments: Attachments = attrs.field(init=False)
     log: "asyncio.Queue[Event | None]" = attrs.field(factory=asyncio.Queue)
 
     def __attrs_post_init__(self) -> None:
-        self.approvals = Approvals(ApprovalTable(self.database))
+        self.approvals = Approvals(self.database)
+        self.attachments = Attachments.of(self.database, lambda: DiskFiles(self.files), ())
         tools = {tool.name: tool for tool in (Tool.of(self.look), Tool.of(self.destroy, destructive=True))}
         self.turn = attrs.evolve(self.turn, tools=tools, asking=frozenset({"destroy"}), can_approve=True)
 
@@ -73,7 +79,8 @@ class Stage:
     def calls(self) -> ToolCalls:
         tools = tuple(self.turn.tools.values())
         conversations = Conversations(self.database)
-        return ToolCalls(self.turn, tools, self.stop, conversations, self.approvals, self.tell, self.tally)
+        stores = conversations, self.attachments
+        return ToolCalls(self.turn, tools, self.stop, *stores, self.approvals, self.tell, self.tally)
 
     def tell(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -109,7 +116,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     run = NewRun(id="run1", format="chat", model="m", worker="w", lease_until=lease)
     begun = await Conversations(database).begin(LOCAL, conversation_id="c", messages=[question], run=run)
     turn = Turn(id="run1", principal=LOCAL, conversation_id="c", model="m", provider="p", history=())
-    yield Stage(database, turn, begun.path[-1].id)
+    yield Stage(database, turn, begun.path[-1].id, tmp_path / "files")
     await database.close()
 
 
@@ -139,6 +146,53 @@ def deciding(stage: Stage, decision: str) -> Meanwhile:
             await stage.decide(event, decision)
 
     return meanwhile
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+async def drawn(stage: Stage) -> str:
+    """The id of an image of the conversation."""
+    image = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+    [event] = await stage.attachments.keep(LOCAL, "c", [Attachment({"type": "image_url", "image_url": {"url": image}})])
+    assert isinstance(event, Attachment)
+    return attachment_id(event.part)
+
+
+async def test_the_files_that_a_tool_names_become_its_parts(stage: Stage) -> None:
+    """They are kept with its answer, so that another worker knows of them that goes on with the turn."""
+    key = await drawn(stage)
+
+    async def find() -> str:
+        """Finds."""
+        return f"attachment_id: {key}\nThat is it."
+
+    stage.turn = attrs.evolve(stage.turn, tools={"find": Tool.of(find)}, asking=frozenset())
+    stored, calls, others = await stage.answer(ToolCall("a", "find")), stage.calls(), stage.calls()
+    events = await stage.play(calls.run(stored, dict))
+    [label, part] = answers(events)["a"].parts
+    assert (label["text"], attachment_id(part)) == ("find:\n\n", key)
+    assert [without_frame(message.text) for message in calls.answers] == ["That is it."]
+    again = await Conversations(stage.database).tree(LOCAL, "c", "run1")
+    await stage.play(others.go_on(again))
+    assert others.images == calls.images == [label, part]
+
+
+async def test_a_file_that_cannot_be_had_is_not_taken_out(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blob store fails: the tool has answered all the same."""
+    key = await drawn(stage)
+
+    async def find() -> str:
+        """Finds."""
+        return f"attachment_id: {key}"
+
+    async def url(*_: Any) -> str:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(DiskFiles, "url", url)
+    stage.turn = attrs.evolve(stage.turn, tools={"find": Tool.of(find)}, asking=frozenset())
+    events = await run(stage, ToolCall("a", "find"))
+    assert answers(events)["a"] == ToolResult(f"attachment_id: {key}")
 
 
 # --- consent ----------------------------------------------------------------------------------------------------------
@@ -291,7 +345,7 @@ async def test_a_server_that_stops_leaves_the_call_waiting(stage: Stage) -> None
     assert await stage.approvals.table.paused("run1") == {"kept": True}
 
     path = await Conversations(stage.database).path(LOCAL, "c")
-    stage.stop, stage.approvals = Stop(), Approvals(stage.approvals.table)
+    stage.stop, stage.approvals = Stop(), Approvals(stage.database)
     await stage.decide(asked[0], "approve")
     next_calls = stage.calls()
     events = await stage.play(next_calls.go_on(path[1:]))

@@ -11,7 +11,6 @@ import pytest
 
 from chatcore.attachments import Attachments
 from chatcore.builtin.disk import DiskFiles
-from chatcore.database import Approvals as ApprovalTable
 from chatcore.database import Begun, Conversations, Database, NewMessage, NewRun
 from chatcore.errors import ProviderRefused, ProviderUnavailable, StreamBroken, ToolFailed
 from chatcore.runs.approvals import Approvals
@@ -125,7 +124,7 @@ async def stage(database: Database) -> Stage:
         history=(question,),
         tools=tools,
     )
-    return Stage(conversations, begun, turn, Stop(), Approvals(ApprovalTable(database)))
+    return Stage(conversations, begun, turn, Stop(), Approvals(database))
 
 
 def of(kind: type[Any], events: list[Event]) -> list[Any]:

@@ -1,8 +1,10 @@
 """The sockets that a server listens on (chatcore/serving/sockets.py)."""
 
+import resource
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +95,23 @@ def test_a_url_says_where_the_server_is() -> None:
         assert sockets.url(Config(), one) == f"http://127.0.0.1:{one.getsockname()[1]}"
     with sockets.listen(Config(host="::1", port=0)) as one:
         assert sockets.url(Config(), one) == f"http://[::1]:{one.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("host", ["no such host", "\udcff", "a\0b", "x" * 300, "..", "203.0.113.7"])
+def test_a_host_that_is_not_this_machine(host: str) -> None:
+    """Whatever is wrong with its name; the remedy is another one."""
+    with pytest.raises(ConfigError, match="cannot listen on") as caught:
+        sockets.listen(Config(host=host, port=0))
+    assert caught.value.hint == "choose another with --host"
+
+
+def test_more_sockets_than_files_may_be_open() -> None:
+    """The remedy is not another port."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 5, hard))
+    try:
+        with pytest.raises(ConfigError, match="Too many open files") as caught:
+            sockets.listen_for_workers(Config(port=0, workers=300))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "ulimit -n" in (caught.value.hint or "")

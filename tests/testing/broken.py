@@ -665,6 +665,13 @@ class KeepsTheDoor(_Auth):
     pass
 
 
+class CannotBeAsked(_Auth):
+    breaks = ("test_it_is_an_authenticator",)
+
+    class Made(Sesame):
+        active = True
+
+
 class RefusesStrangers(_Auth):
     breaks = ("test_foreign_credentials_are_left_to_others",)
 

@@ -40,9 +40,8 @@ def forget(both: tuple[Database, Accounts], name: str | None, principal: str, ev
     database, accounts = both
 
     async def work() -> None:
-        kept = await accounts.vault.table.list() if name is None else ()
-        meant = [(row.owner, row.name) for row in kept] if name is None else [(principal, name)]
-        for owner, account in meant:
+        one = None if name is None else [(principal, name)]
+        for owner, account in one or [(row.owner, row.name) for row in await accounts.vault.table.list()]:
             revoked = await accounts.forget(Principal(owner), account)
             click.echo(f"forgot {account} of {owner}, {'revoked' if revoked else 'not revoked'} at the service")
 

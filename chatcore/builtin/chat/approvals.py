@@ -36,7 +36,7 @@ async def decide(run_id: str, call_id: str) -> ResponseReturnValue:
     body = await read_body(DecisionRequest)
     table = Approvals(current().database)
     decided = await table.decide(current_principal(), run_id, call_id, body.digest, body.decision)
-    return dict(approval_record(decided))
+    return approval_record(decided)
 
 
 @blueprint.get("/questions")
@@ -62,4 +62,4 @@ async def answer(run_id: str, question_id: str) -> ResponseReturnValue:
     given = QuestionAnswer(action=body.action, content=body.content)
     table = Questions(current().database)
     answered = await give_answer(table, current_principal(), run_id, question_id, body.digest, given)
-    return dict(question_record(answered))
+    return question_record(answered)

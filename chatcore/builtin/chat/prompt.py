@@ -64,7 +64,9 @@ def compose_history(path: Sequence[StoredMessage], system: str) -> tuple[Message
         if message.role == "assistant" and message.tool_calls:
             history += _with_answers(message, answers, used)
         elif not _is_empty(message):
-            history.append(attrs.evolve(message, tool_calls=(), reasoning=None, reasoning_details=()))
+            # What its provider has marked is for that to leave out.
+            reasoning = message.reasoning if message.reasoning_mark else None
+            history.append(attrs.evolve(message, tool_calls=(), reasoning=reasoning, reasoning_details=()))
     return tuple(history)
 
 

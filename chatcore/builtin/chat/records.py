@@ -6,7 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from chatcore.database import Approval, AskedQuestion, Conversation, ConversationRow, RunRecord
-from chatcore.tools import JsonObject, ToolCall
+from chatcore.tools import ToolCall
 from chatcore.types import Content, Message, StoredMessage
 
 
@@ -120,7 +120,7 @@ def session_record(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def run_record(record: RunRecord) -> JsonObject:
+def run_record(record: RunRecord) -> dict[str, Any]:
     """A run as `GET /api/chat/runs/{id}` shows it."""
     return {
         "id": record.id,
@@ -134,7 +134,7 @@ def run_record(record: RunRecord) -> JsonObject:
     }
 
 
-def approval_record(approval: Approval) -> JsonObject:
+def approval_record(approval: Approval) -> dict[str, Any]:
     """A tool call that waits for somebody's consent. `decision` is there when it was decided."""
     record = {
         "run_id": approval.run_id,
@@ -148,7 +148,7 @@ def approval_record(approval: Approval) -> JsonObject:
     return record if approval.decision is None else {**record, "decision": approval.decision}
 
 
-def question_record(asked: AskedQuestion) -> JsonObject:
+def question_record(asked: AskedQuestion) -> dict[str, Any]:
     """What a running tool asks a person. `action` is there when it was answered."""
     record = {
         "question_id": asked.question_id,

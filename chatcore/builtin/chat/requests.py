@@ -97,6 +97,11 @@ class ChatRequest:
     user: str | None = None
     extra: JsonObject = wire.rest()
 
+    @property
+    def about(self) -> RequestMetadata:
+        """What it says about itself, which may be nothing."""
+        return self.metadata or RequestMetadata()
+
     def parameters(self) -> dict[str, Any]:
         """What goes upstream beside the model, the messages and the server's own tools."""
         given = {name: value for name in _PARAMETERS if (value := getattr(self, name)) is not None}

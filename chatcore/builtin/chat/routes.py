@@ -100,7 +100,7 @@ async def get_run(run_id: str) -> ResponseReturnValue:
 @authenticated
 async def stop_run(run_id: str) -> ResponseReturnValue:
     """Stops the answer and keeps what there is of it. A run that has ended stays as it is."""
-    return dict(records.run_record(await current().runs.stop(current_principal(), run_id)))
+    return records.run_record(await current().runs.stop(current_principal(), run_id))
 
 
 def _follow(

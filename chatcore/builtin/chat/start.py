@@ -50,10 +50,9 @@ async def start_turn(
         NotFound: no such model, or no such message to hang the new ones on.
         Conflict: the conversation's last answer is still being written; or this one was stopped before it began.
     """
-    metadata = request.metadata or RequestMetadata()
-    _check(request, metadata)
+    _check(request)
     # A task of its own: a client that leaves does not cut it in the middle.
-    starting = asyncio.create_task(_start(state, principal, request, metadata, on_disconnect, can_approve=can_approve))
+    starting = asyncio.create_task(_start(state, principal, request, on_disconnect, can_approve=can_approve))
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
@@ -78,22 +77,21 @@ async def _start(
     state: State,
     principal: Principal,
     request: ChatRequest,
-    metadata: RequestMetadata,
     on_disconnect: Literal["stop", "continue"],
     *,
     can_approve: bool,
 ) -> Run:
     with state.admitted():
-        settings = await stored_settings(state, principal, client_of(metadata.client_id, request.session_id))
-        turn = await _turn(state, principal, request, metadata, settings, can_approve=can_approve)
+        settings = await stored_settings(state, principal, client_of(request.about.client_id, request.session_id))
+        turn = await _turn(state, principal, request, settings, can_approve=can_approve)
         if request.session_id is not None:
             await state.runs.make_room(principal, request.session_id)
         new = _new_messages(request)
         place = _Place()
         admit = partial(_admit, state, place, sum(m.size for m in new) + json_size([turn.parameters, turn.metadata]))
         admit(0)
-        begin = partial(_begin, state, turn, new, metadata, admit)
-        async with _stored(state, turn, None if _at_once(state, request, metadata) else begin) as begun:
+        begin = partial(_begin, state, turn, new, request.about.parent_message_id, admit)
+        async with _stored(state, turn, None if _at_once(state, request) else begin) as begun:
             path = begun.path if begun else _unstored(turn, new)
             turn = attrs.evolve(turn, history=_history(state, request, settings, path))
             turn = await state.plugins.prepare(turn)
@@ -110,10 +108,11 @@ async def _start(
     return run
 
 
-def _at_once(state: State, request: ChatRequest, metadata: RequestMetadata) -> bool:
+def _at_once(state: State, request: ChatRequest) -> bool:
     """Whether the turn is stored while the model is being asked: that of a new conversation is, unless nothing may be
     told that is not on disk."""
-    return request.session_id is None and metadata.parent_message_id is None and state.config.durability == "relaxed"
+    is_new = request.session_id is None and request.about.parent_message_id is None
+    return is_new and state.config.durability == "relaxed"
 
 
 @asynccontextmanager
@@ -161,7 +160,6 @@ async def _turn(
     state: State,
     principal: Principal,
     request: ChatRequest,
-    metadata: RequestMetadata,
     settings: LlmSettings,
     *,
     can_approve: bool,
@@ -179,8 +177,8 @@ async def _turn(
         parameters=parameters,
         tools=await _tools(state, provider, model, parameters, settings),
         limits=state.config.limits,
-        client_id=client_of(metadata.client_id, request.session_id),
-        metadata=_turn_metadata(metadata),
+        client_id=client_of(request.about.client_id, request.session_id),
+        metadata=_turn_metadata(request.about),
         can_approve=can_approve,
     )
 
@@ -195,9 +193,9 @@ def _history(
     return prompt.compose_history(path, system)
 
 
-def _check(request: ChatRequest, metadata: RequestMetadata) -> None:
+def _check(request: ChatRequest) -> None:
     said = (m for m in request.messages if m.role == "tool" or not prompt.is_blank(m.content))
-    if not any(m.role in ("user", "tool") for m in said) and not metadata.parent_message_id:
+    if not any(m.role in ("user", "tool") for m in said) and not request.about.parent_message_id:
         raise ValidationFailed([Problem("$.messages", "must have a message of role user or tool that is not empty")])
 
 
@@ -224,7 +222,7 @@ def _unstored(turn: Turn, new: Sequence[NewMessage]) -> tuple[StoredMessage, ...
 
 
 async def _begin(
-    state: State, turn: Turn, new: Sequence[NewMessage], metadata: RequestMetadata, admit: Callable[[int], None]
+    state: State, turn: Turn, new: Sequence[NewMessage], after: int | None, admit: Callable[[int], None]
 ) -> Begun:
     run = NewRun(
         id=turn.id,
@@ -241,7 +239,7 @@ async def _begin(
         conversation_id=turn.conversation_id,
         messages=new,
         run=run,
-        after=metadata.parent_message_id,
+        after=after,
         exclusive=True,
         small=min(SMALL_HISTORY, state.config.max_conversation),
         admit=admit,
@@ -281,6 +279,9 @@ async def _tools(
             known = {entry.id: entry.supports_tools for entry in await provider.models()}
     except (ProviderError, TimeoutError) as error:
         logger.info("the catalogue of %s is not known yet (%s): taking tools as supported", provider.name, error)
+        known = {}
+    except Exception:  # a plugin's code: it can still answer
+        logger.exception("provider %s failed to list its models: taking tools as supported", provider.name)
         known = {}
     supported = known.get(model)
     return {} if (settings.supports_tools if supported is None else supported) is False else tools

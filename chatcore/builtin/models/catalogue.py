@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from chatcore.builtin.models.facets import Facets, Property, facets_of, properties_of
-from chatcore.builtin.models.filters import Filter, leaves
+from chatcore.builtin.models.filters import Filter, leaves, number
 from chatcore.errors import ChatcoreError, ProviderError, ProviderUnavailable
 from chatcore.openai import supports_tools
 from chatcore.protocols import Provider
@@ -203,24 +203,19 @@ def _context_length(info: JsonObject, model: Model) -> int | None:
 
 
 def _whole(value: object) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)
+    found = _number(value)
+    return None if found is None else int(found)
 
 
 def _price(value: object) -> float | None:
-    number = _number(value)
-    return None if number is None or number < 0 else number
+    found = _number(value)
+    return None if found is None or found < 0 else found
 
 
 def _number(value: object) -> float | None:
     """A number, or a string that is one. Neither NaN nor anything beyond 10^15 is a price or a length."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if abs(number) <= 1e15 else None
+    found = number(value)
+    return found if abs(found) <= 1e15 else None
 
 
 def _moment(value: object) -> str | None:

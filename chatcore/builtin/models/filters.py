@@ -94,13 +94,13 @@ def _contains(operand: object) -> _Test:
 
 
 def _at_least(operand: object) -> _Test:
-    limit = _number(operand)
-    return lambda values: any(_number(value) >= limit for value in values)
+    limit = number(operand)
+    return lambda values: any(number(value) >= limit for value in values)
 
 
 def _at_most(operand: object) -> _Test:
-    limit = _number(operand)
-    return lambda values: any(_number(value) <= limit for value in values)
+    limit = number(operand)
+    return lambda values: any(number(value) <= limit for value in values)
 
 
 def _exists(operand: object) -> _Test:
@@ -135,7 +135,7 @@ def _comparable(value: object) -> object:
     return value.casefold() if isinstance(value, str) else value
 
 
-def _number(value: object) -> float:
+def number(value: object) -> float:
     """NaN, which no comparison holds for, unless the value is a number or a string that is one."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan

@@ -16,6 +16,7 @@ from chatcore.database import Tokens
 from chatcore.errors import ChatcoreError, DatabaseError
 from chatcore.openapi import describe
 from chatcore.types import Principal
+from chatcore.waiting import within
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +108,8 @@ async def _look(server: state.State) -> Mapping[str, Check]:
 
 async def _database(server: state.State) -> Check:
     try:
-        async with asyncio.timeout(PATIENCE):
-            await Tokens(server.database).any()  # as good a read as any
-    except TimeoutError:
-        return Check(False, f"it has not answered a read within {PATIENCE:g} s")
+        if not await within(PATIENCE, Tokens(server.database).any()):  # as good a read as any
+            return Check(False, f"it has not answered a read within {PATIENCE:g} s")
     except DatabaseError as error:
         logger.error("the database does not answer: %s", error.in_full)  # noqa: TRY400  it says it all
         return Check(False, error.told)

@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from chatcore.errors import Unauthenticated
+from chatcore.plugins.fit import misfit
 from chatcore.protocols import Authenticator, Credentials
 from chatcore.types import Principal
 
@@ -63,7 +64,7 @@ class AuthenticatorContract:
 
     async def test_it_is_an_authenticator(self, authenticator: Authenticator) -> None:
         """It has every member of `Authenticator`, and a name."""
-        assert isinstance(authenticator, Authenticator), "a member of chatcore.protocols.Authenticator is missing"
+        assert not (wrong := misfit(authenticator, Authenticator)), wrong
         assert authenticator.name, "its name is empty"
 
     @pytest.mark.parametrize(

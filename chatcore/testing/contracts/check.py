@@ -54,7 +54,7 @@ def check_plugin(name: str, loaded: Loaded) -> Sequence[Rule]:
     settings = attrs.evolve(loaded, config=attrs.evolve(loaded.config, disable=(), strict=False))
     try:
         cls = check_class(found.load())
-    except Exception as error:  # noqa: BLE001  a plugin's code: why it cannot be imported is what was asked for
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin's code: why is what was asked for
         row = _row(found, settings)
         return [Rule("It can be imported.", False, row.reason or str(error))]
     installation = Installation(cls, loaded.plugins.get(name, {}), loaded.environ, name)

@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from chatcore import wire
 from chatcore.errors import ProviderError
+from chatcore.plugins.fit import misfit
 from chatcore.protocols import Health, Provider
 from chatcore.testing.contracts import watch
 from chatcore.testing.contracts.watch import leaving_nothing, promptly, touching_nothing
@@ -74,7 +75,7 @@ class ProviderContract:
 
     async def test_it_is_a_provider(self, provider: Provider) -> None:
         """It has every member of `Provider`, and a name without '/' and spaces, since ids are NAME/MODEL."""
-        assert isinstance(provider, Provider), "a member of chatcore.protocols.Provider is missing"
+        assert not (wrong := misfit(provider, Provider)), wrong
         assert re.fullmatch(r"[^/\s]+", provider.name), f"{provider.name!r} is not a name for a provider"
         assert isinstance(provider.open, bool), f"open is {provider.open!r}, wanted True or False"
 

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from chatcore.errors import Conflict, NotFound, RequestError
+from chatcore.plugins.fit import misfit
 from chatcore.protocols import Blob, BlobStore
 
 MakeBlob: TypeAlias = Callable[..., Blob]
@@ -69,7 +70,7 @@ class BlobStoreContract:
 
     async def test_it_is_a_blob_store(self, store: BlobStore) -> None:
         """It has every member of `BlobStore`, and a name."""
-        assert isinstance(store, BlobStore), "a member of chatcore.protocols.BlobStore is missing"
+        assert not (wrong := misfit(store, BlobStore)), wrong
         assert store.name, "its name is empty"
 
     async def test_what_was_put_can_be_got(self, store: BlobStore, make_blob: MakeBlob) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from chatcore import wire
 from chatcore.errors import AccountError, ToolFailed
+from chatcore.plugins.fit import misfit
 from chatcore.protocols import ToolSource
 from chatcore.testing.contracts import watch
 from chatcore.testing.contracts.watch import leaving_nothing, touching_nothing
@@ -52,7 +53,7 @@ class ToolSourceContract:
 
     async def test_it_is_a_tool_source(self, source: ToolSource) -> None:
         """It has a name, and `tools()` gives tools."""
-        assert isinstance(source, ToolSource), "a member of chatcore.protocols.ToolSource is missing"
+        assert not (wrong := misfit(source, ToolSource)), wrong
         assert source.name, "its name is empty"
         tools = source.tools()
         assert isinstance(tools, Sequence), f"tools() gave {tools!r}, wanted a list of tools"

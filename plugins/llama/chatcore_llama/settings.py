@@ -5,8 +5,8 @@ from pathlib import Path
 import attrs
 from attrs import validators
 
-from chatcore.config import option
 from chatcore.secrets import Secret
+from chatcore.settings import option
 from chatcore.tools import JsonObject
 
 

@@ -164,6 +164,12 @@ def written(document: object) -> Iterator[tuple[str, Any]]:
                 yield (given if isinstance(given, str) and given else f"#{number}"), entry
 
 
+def entry_of(document: object, key: str) -> dict[str, Any] | None:
+    """The entry with an id, as it is, if that is an object; of several the last. None if there is none."""
+    found = [entry for known, entry in written(document) if known == key and isinstance(entry, dict)]
+    return found[-1] if found else None
+
+
 def define(
     document: object, *, environ: Mapping[str, str], directory: Path
 ) -> tuple[Mapping[str, Definition | Unusable], Sequence[str]]:

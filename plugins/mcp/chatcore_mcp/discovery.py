@@ -142,13 +142,12 @@ class Discovery:
         """Enters a server into the file, unless another worker was quicker."""
         entered = ""
 
-        def enter(document: Any) -> Any:
+        def enter(document: Any) -> None:
             nonlocal entered
             entered = _entered(document, url)
             if not entered:
                 entered = _free_id(name, url, {key for key, _ in written(document)})
                 add(document, entered, {"url": url, "added_over_http": True})
-            return document
 
         await self.servers.change(enter)
         return self.servers.named(entered)

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from chatcore.errors import ConfigError
+from chatcore_mcp.definitions import entry_of
 from chatcore_mcp.definitions import written as entries
 
 _TRIES = 10  # to change a file that somebody else changes at the same moment
@@ -52,8 +51,8 @@ class ServersFile:
         self._read, self._seen = True, self._stamp()
         return self._parse(self._text())
 
-    def change(self, change: Callable[[Any], Any]) -> Any:
-        """Replaces the JSON of the file by what `change` makes of it, and gives that.
+    def change(self, change: Callable[[Any], None]) -> Any:
+        """Has `change` change the JSON of the file, and gives that as it is then.
 
         The new content is there whole or not at all. Its indentation and the file's permissions stay; a new file can be
         read by its owner only, for it may hold secrets.
@@ -64,7 +63,8 @@ class ServersFile:
         with self._alone():
             for _ in range(_TRIES):
                 before, text = self._stamp(), self._text()
-                document = change(self._parse(text))
+                document = self._parse(text)
+                change(document)
                 if document == self._parse(text):
                     return document
                 new = json.dumps(document, indent=_indentation(text), ensure_ascii=False) + "\n"
@@ -154,20 +154,13 @@ def _indentation(text: str) -> int | str | None:
 # --- changes ----------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Changed:
-    """A change for `ServersFile.change`: sets fields of one server's entry, which is made if there is none."""
-
-    id: str
-    fields: dict[str, Any]
-
-    def __call__(self, document: Any) -> Any:
-        own = [entry for key, entry in entries(document) if key == self.id and isinstance(entry, dict)]
-        if own:
-            own[-1].update(self.fields)  # of two with the same id the later counts
-        else:
-            add(document, self.id, self.fields)
-        return document
+def set_fields(document: Any, key: str, fields: dict[str, Any]) -> None:
+    """Sets fields of one server's entry, which is made if there is none."""
+    own = entry_of(document, key)
+    if own is None:
+        add(document, key, fields)
+    else:
+        own.update(fields)
 
 
 def add(document: Any, key: str, fields: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from chatcore.addresses import Reach
 from chatcore.errors import AccountError, AccountUnavailable, ChatcoreError, SignInFailed, SignInNeeded
+from chatcore.http import cause_of
 from chatcore.tools import JsonObject
 from chatcore_mcp.definitions import Endpoint, shown
 from chatcore_mcp.outbound import make_client
@@ -329,7 +330,9 @@ async def _client(endpoint: Endpoint, reach: Reach) -> AsyncIterator[httpx2.Asyn
         try:
             yield client
         except httpx2.HTTPError as error:
-            raise AccountUnavailable(_short(f"the authorization server does not answer: {error}")) from error
+            known = cause_of(error)
+            why = f"{known.reason}; {known.remedy}" if known else str(error)
+            raise AccountUnavailable(_short(f"the authorization server does not answer: {why}")) from error
 
 
 def _short(text: str) -> str:

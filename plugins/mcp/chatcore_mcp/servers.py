@@ -20,7 +20,7 @@ from chatcore.errors import ConfigError, DatabaseError, NotFound, ToolFailed
 from chatcore.tools import JsonObject, Tool, ToolResult
 from chatcore.types import Principal
 from chatcore_mcp.connection import Connection, Opener, Signals, State
-from chatcore_mcp.definitions import Definition, Endpoint, Unusable, define, written
+from chatcore_mcp.definitions import Definition, Endpoint, Unusable, define, entry_of
 from chatcore_mcp.file import ServersFile
 from chatcore_mcp.names import exposed
 from chatcore_mcp.offers import ConnectionLost, Session, SignInWanted, ToolInfo
@@ -260,8 +260,7 @@ class Servers:
 
     def entry(self, key: str) -> JsonObject:
         """What the file says of a server, as it stands there."""
-        found = [entry for known, entry in written(self._document) if known == key]
-        return found[-1] if found and isinstance(found[-1], dict) else {}
+        return entry_of(self._document, key) or {}
 
     def identify(self, tool: Tool) -> tuple[str, str] | None:
         """The server and the tool, by its own name, behind a tool of a turn; None for one of somebody else's."""
@@ -334,7 +333,7 @@ class Servers:
                 return
             await self._apply(document)
 
-    async def change(self, change: Callable[[Any], Any]) -> None:
+    async def change(self, change: Callable[[Any], None]) -> None:
         """Changes the file, and follows it. What `change` raises leaves everything as it is.
 
         Raises:
@@ -342,7 +341,7 @@ class Servers:
         """
         await self._surely(self._change(change))
 
-    async def _change(self, change: Callable[[Any], Any]) -> None:
+    async def _change(self, change: Callable[[Any], None]) -> None:
         async with self._lock:
             await self._apply(await asyncio.to_thread(self._file.change, change))
 

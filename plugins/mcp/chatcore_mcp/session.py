@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from chatcore.addresses import Reach
 from chatcore.errors import ChatcoreError, ToolFailed
+from chatcore.http import SILENT, cause_of
 from chatcore.tools import Invocation, JsonObject, ToolResult
 from chatcore_mcp import results
 from chatcore_mcp.definitions import Endpoint, shown
@@ -171,12 +172,8 @@ def _in_one_line(text: str) -> str:
 
 def _broken(cause: BaseException, endpoint: Endpoint) -> str:
     match cause:
-        case httpx2.ConnectError():
-            return f"nobody answers at {shown(endpoint.url)}: {cause}"
-        case httpx2.TimeoutException():
-            return f"nobody answers at {shown(endpoint.url)}"
         case httpx2.TransportError():
-            return f"the connection to {shown(endpoint.url)} broke: {cause or type(cause).__name__}"
+            return _unconnected(cause, endpoint.url)
         case _ if _is_end(cause):
             return CLOSED
         case MCPError():
@@ -184,6 +181,18 @@ def _broken(cause: BaseException, endpoint: Endpoint) -> str:
         case ValidationError():
             return _misshapen(cause)
     return str(cause).partition("\n")[0] or type(cause).__name__
+
+
+def _unconnected(cause: httpx2.TransportError, url: str) -> str:
+    if known := cause_of(cause):
+        return f"{shown(url)} cannot be reached: {known.reason}; {known.remedy}"
+    match cause:
+        case httpx2.ConnectError():
+            return f"nobody answers at {shown(url)}: {cause}"
+        case httpx2.TimeoutException():
+            return f"nobody answers at {shown(url)}"
+    perhaps = f"; {SILENT}" if isinstance(cause, httpx2.RemoteProtocolError) and url.lower().startswith("http:") else ""
+    return f"the connection to {shown(url)} broke: {cause or type(cause).__name__}{perhaps}"
 
 
 def _message(error: MCPError) -> str:

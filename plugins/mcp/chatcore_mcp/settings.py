@@ -7,7 +7,7 @@ import attrs
 from attrs import validators
 
 from chatcore.addresses import Reach, network
-from chatcore.config import option
+from chatcore.settings import option
 
 _PORT = validators.optional([validators.ge(1), validators.le(65535)])
 

@@ -9,7 +9,6 @@ import pytest
 import pytest_asyncio
 from chatcore_mcp import Mcp
 
-from chatcore.state import State
 from chatcore.testing.chat import running_chat
 from chatcore.testing.contracts import PluginContract, ToolSourceContract
 from chatcore.tools import JsonObject
@@ -28,7 +27,7 @@ class TestTools(ToolSourceContract):
         servers = {"raw": {"command": sys.executable, "args": [str(RAW), str(tmp_path / "log")]}}
         file.write_text(json.dumps({"mcpServers": servers}))
         async with running_chat(tmp_path / "data", Mcp, settings={"servers": file}) as chat:
-            state: State = chat.app.extensions["chatcore"]
+            state = chat.app.extensions["chatcore"]
             found = state.registry.find("tool source", "mcp")
             assert found is not None
             await next(iter(found.value)).settled()

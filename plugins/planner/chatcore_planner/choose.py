@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import attrs
 
 from chatcore.tools import Invocation, Tool, ToolResult
-from chatcore.types import Turn
+from chatcore.types import Message, Turn
 from chatcore_planner.contexts import Contexts
 from chatcore_planner.plan import EVERYTHING, Plan
 from chatcore_planner.search import NAME, OTHER_NAME, Index, search_tool
@@ -88,7 +87,7 @@ def _question(turn: Turn) -> str:
     return next((message.text for message in reversed(turn.history) if message.role == "user"), "")
 
 
-def _told(turn: Turn, plan: Plan) -> Any:
+def _told(turn: Turn, plan: Plan) -> tuple[Message, ...]:
     """The history, with what the model is to know of its plan in the system prompt."""
     lines = [f"What the user wants: {plan.intent}"] if plan.intent else []
     lines += [f"For {tool}: {'; '.join(hints)}" for tool, hints in plan.hints.items()]

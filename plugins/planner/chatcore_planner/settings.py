@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import attrs
 from attrs import validators
 
-from chatcore.config import option
+from chatcore.settings import option
 
 
 @attrs.frozen(kw_only=True)

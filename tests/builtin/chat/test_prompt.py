@@ -153,6 +153,12 @@ def test_reasoning_goes_back_beside_tool_calls_only():
     assert (plain.reasoning, plain.reasoning_details) == (None, ())
 
 
+def test_marked_reasoning_is_left_to_its_provider():
+    """Some servers want it back in every answer."""
+    (plain,) = composed(stored("assistant", "It is 4.", reasoning="Hm.", reasoning_mark="deep/reasoning_content"))
+    assert (plain.reasoning, plain.reasoning_mark) == ("Hm.", "deep/reasoning_content")
+
+
 def test_partial_answer_is_part_of_the_conversation():
     """What the user saw, the model knows."""
     assert outline(stored("user", "hi"), stored("assistant", "Hel", state="partial"), stored("user", "go on")) == [

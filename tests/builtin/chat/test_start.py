@@ -1,14 +1,17 @@
 """From a request to a run: how large what a model is given may be, and how much of it there may be at once."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import httpx
 import pytest
 
 from chatcore.attachments import Attachments
+from chatcore.hooks import NoSettings, Plugin, hookimpl
 from chatcore.testing.chat import Chat
 from chatcore.testing.scripted import ScriptedProvider, text
+from chatcore.tools import Tool
 
 LARGE = 400_000
 """Characters of what counts as large."""
@@ -53,6 +56,37 @@ async def test_a_new_conversation_may_be_as_large_as_its_first_message(make_chat
     assert (await chat.say("x" * 2000, session_id="a")).text == "ok"
     assert (await ask(chat, "a", "And then?")).status_code == 413
     assert (await ask(chat, "b", "And here?")).status_code == 200
+
+
+# --- a provider that is at fault --------------------------------------------------------------------------------------
+
+
+class Dice(Plugin[NoSettings]):
+    """Has a tool: only then it matters whether the model supports them."""
+
+    @hookimpl
+    def register_tools(self) -> Iterable[Tool]:
+        yield Tool.of(self.roll)
+
+    async def roll(self) -> str:
+        """Rolls."""
+        return "4"
+
+
+class Confused(ScriptedProvider):
+    """Gives a list of something."""
+
+    async def models(self) -> Any:
+        return [5]
+
+
+async def test_a_list_of_models_that_is_none_keeps_nobody_from_an_answer(make_chat: Any, caplog: Any) -> None:
+    """The model is taken to support tools; the log says whose list it is."""
+    provider = Confused()
+    chat = await make_chat(Dice, provider=provider)
+    assert (await chat.say("hello")).text == "ok"
+    assert [tool.name for tool in provider.requests[0].tools] == ["roll"]
+    assert "provider scripted failed to list its models" in caplog.text
 
 
 # --- many at once -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from chatcore.http import Timeouts, failures, make_client
+from chatcore.http import Timeouts, failures, make_client, reason_of
 from chatcore.types import content_text
 
 MOST = 100
@@ -31,7 +31,7 @@ class History:
         try:
             status, body = await self._get(f"/api/chat/session/{quote(session_id, safe='')}/messages")
         except failures() as error:
-            return {"error": f"chatcore at {self._url} cannot be reached", "detail": str(error) or type(error).__name__}
+            return {"error": f"chatcore at {self._url} cannot be reached", "detail": reason_of(error)}
         if status == 404:
             return {"error": f"there is no conversation {session_id!r}", "hint": "Check the session_id."}
         if status != 200:

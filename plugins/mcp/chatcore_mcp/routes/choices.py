@@ -11,6 +11,7 @@ from chatcore.openapi import describe
 from chatcore.requests import read_body
 from chatcore.tools import JsonObject
 from chatcore_mcp.choices import MOST_SERVERS, Choices, Profile
+from chatcore_mcp.routes import as_json
 
 
 @attrs.frozen
@@ -54,7 +55,7 @@ def preferences(choices: Choices) -> Blueprint:
     async def read_preference(client_id: str) -> Response:
         """Null if nothing was set: then it has all."""
         servers = await choices.preference(current_principal(), client_id)
-        return _json(Preference(client_id, None if servers is None else tuple(servers)))
+        return as_json(Preference(client_id, None if servers is None else tuple(servers)))
 
     @routes.put("/<client_id>")
     @describe(summary="Set the servers of a client", body=PreferenceRequest, answer=Preference)
@@ -63,7 +64,7 @@ def preferences(choices: Choices) -> Blueprint:
         """Its turns get the tools of no others. A profile that a request names counts before this."""
         asked = await read_body(PreferenceRequest)
         await choices.prefer(current_principal(), client_id, asked.enabled_servers)
-        return _json(Preference(client_id, tuple(dict.fromkeys(asked.enabled_servers))))
+        return as_json(Preference(client_id, tuple(dict.fromkeys(asked.enabled_servers))))
 
     return routes
 
@@ -77,21 +78,21 @@ def profiles(choices: Choices) -> Blueprint:
     @authenticated
     async def list_profiles() -> Response:
         """A profile is a named choice of servers: a chat request names one in `metadata.profile_id`."""
-        return _json(ProfileCollection(tuple(await choices.profiles(current_principal()))))
+        return as_json(ProfileCollection(tuple(await choices.profiles(current_principal()))))
 
     @routes.post("/")
     @describe(summary="Make a profile", body=Profile, answer=Profile, status=201, errors=(409,))
     @authenticated
     async def make_profile() -> Response:
         """Its id is made of lower-case letters, digits, `_` and `-`."""
-        return _json(await choices.add(current_principal(), await read_body(Profile)), 201)
+        return as_json(await choices.add(current_principal(), await read_body(Profile)), 201)
 
     @routes.get("/<profile_id>")
     @describe(summary="A profile", answer=Profile, errors=(404,))
     @authenticated
     async def read_profile(profile_id: str) -> Response:
         """By its id."""
-        return _json(await choices.profile(current_principal(), profile_id))
+        return as_json(await choices.profile(current_principal(), profile_id))
 
     @routes.patch("/<profile_id>")
     @describe(summary="Change a profile", body=ProfileChange, answer=Profile, errors=(404,))
@@ -100,7 +101,7 @@ def profiles(choices: Choices) -> Blueprint:
         """What is absent, or null, stays."""
         asked = attrs.asdict(await read_body(ProfileChange), filter=lambda _, value: value is not None)
         changed = await choices.change(current_principal(), profile_id, lambda profile: attrs.evolve(profile, **asked))
-        return _json(changed)
+        return as_json(changed)
 
     @routes.delete("/<profile_id>")
     @describe(summary="Delete a profile", status=204, errors=(404,))
@@ -120,14 +121,14 @@ def _members(routes: Blueprint, choices: Choices) -> None:
     @authenticated
     async def add_server(profile_id: str, server_id: str) -> Response:
         """One that is in it already stays so. The server need not be there."""
-        return _json(await choices.change(current_principal(), profile_id, lambda profile: _with(profile, server_id)))
+        return as_json(await choices.change(current_principal(), profile_id, lambda profile: _with(profile, server_id)))
 
     @routes.delete("/<profile_id>/servers/<server_id>")
     @describe(summary="Take a server out of a profile", answer=Profile, errors=(404,))
     @authenticated
     async def remove_server(profile_id: str, server_id: str) -> Response:
         """One that is not in it stays so."""
-        return _json(
+        return as_json(
             await choices.change(current_principal(), profile_id, lambda profile: _without(profile, server_id))
         )
 
@@ -142,7 +143,3 @@ def _with(profile: Profile, server: str) -> Profile:
 
 def _without(profile: Profile, server: str) -> Profile:
     return attrs.evolve(profile, enabled_servers=tuple(one for one in profile.enabled_servers if one != server))
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(wire.dumps(value), status=status, mimetype="application/json")

@@ -27,12 +27,9 @@ class ToolStatus:
 
 
 @attrs.frozen(kw_only=True)
-class ToolDetails:
+class ToolDetails(ToolStatus):
     """A tool of a server, with what it says of itself."""
 
-    name: str
-    qualified_name: str
-    enabled: bool
     description: str
     input_schema: JsonObject
 
@@ -202,9 +199,7 @@ def details(servers: Servers, server: Server) -> ServerTools:
     """The tools of a server, with what they say of themselves."""
     tools = [
         ToolDetails(
-            name=info.name,
-            qualified_name=servers.names.get((server.id, info.name), info.name),
-            enabled=not server.is_off(info.name),
+            **attrs.asdict(_tool(servers, server, info.name)),
             description=info.description,
             input_schema=info.schema,
         )

@@ -1,21 +1,20 @@
 """The routes about servers (contract §1.6, §1.17). Who changes what is there for everybody needs the scope `mcp`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from quart import Blueprint, Response, request
 
-from chatcore import wire
 from chatcore.access import authenticated, requires
 from chatcore.errors import NotFound, Problem, ValidationFailed
 from chatcore.openapi import describe
 from chatcore.requests import read_body
 from chatcore.tools import JsonObject
 from chatcore_mcp import edits
-from chatcore_mcp.definitions import Unusable, check_id, definition_of, written
+from chatcore_mcp.definitions import Unusable, check_id, definition_of, entry_of, written
 from chatcore_mcp.discovery import Discovery
-from chatcore_mcp.file import Changed, remove
-from chatcore_mcp.routes import records
+from chatcore_mcp.file import remove, set_fields
+from chatcore_mcp.routes import as_json, records
 from chatcore_mcp.servers import Server, Servers
 
 SCOPE = "mcp"
@@ -49,14 +48,14 @@ def _reading(routes: Blueprint, servers: Servers) -> None:
     @authenticated
     async def list_servers() -> Response:
         """What is there and what of it can be used, with the tools."""
-        return _json(records.collection(servers))
+        return as_json(records.collection(servers))
 
     @routes.get("/<server_id>/tools")
     @describe(summary="The tools of a server", answer=records.ServerTools, errors=(404,))
     @authenticated
     async def list_tools(server_id: str) -> Response:
         """With what they say of themselves."""
-        return _json(records.details(servers, servers.named(server_id)))
+        return as_json(records.details(servers, servers.named(server_id)))
 
 
 def _looking(routes: Blueprint, servers: Servers, discovery: Discovery) -> None:
@@ -71,7 +70,7 @@ def _looking(routes: Blueprint, servers: Servers, discovery: Discovery) -> None:
     async def connect() -> Response:
         """It is named as it names itself. One that is there already is connected again."""
         asked = await read_body(records.ConnectRequest)
-        return _json(records.status(servers, await discovery.connect(asked.url)))
+        return as_json(records.status(servers, await discovery.connect(asked.url)))
 
     @routes.post("/discover")
     @describe(
@@ -80,13 +79,13 @@ def _looking(routes: Blueprint, servers: Servers, discovery: Discovery) -> None:
     @requires(SCOPE)
     async def discover() -> Response:
         """At the ports of a host, under `/mcp`; what is found is added. Without ports this is a refresh."""
-        asked = await _body_or(records.DiscoverRequest())
+        asked = await read_body(records.DiscoverRequest) if await request.get_data() else records.DiscoverRequest()
         if asked.ports:
             found = await discovery.scan(asked.host, asked.ports)
             await servers.settled(found, PATIENCE)
         else:
             await _refresh(servers, discovery)
-        return _json(records.collection(servers))
+        return as_json(records.collection(servers))
 
     @routes.post("/refresh")
     @describe(summary="Read the servers' file again", answer=records.ServerCollection)
@@ -94,7 +93,7 @@ def _looking(routes: Blueprint, servers: Servers, discovery: Discovery) -> None:
     async def refresh() -> Response:
         """Connects what is not connected, looks for servers where the file says, and asks all for their tools."""
         await _refresh(servers, discovery)
-        return _json(records.collection(servers))
+        return as_json(records.collection(servers))
 
 
 def _changing(routes: Blueprint, servers: Servers) -> None:
@@ -106,8 +105,8 @@ def _changing(routes: Blueprint, servers: Servers) -> None:
     async def replace_servers() -> Response:
         """Those that are not among the definitions are taken out. What the file says of a command stays as it is."""
         asked = await read_body(records.ServersRequest)
-        await _take_out(servers, lambda document: _replaced(servers, document, asked.servers))
-        return _json(records.collection(servers))
+        await _take_out(servers, lambda document: _replace(servers, document, asked.servers))
+        return as_json(records.collection(servers))
 
     @routes.patch("/<server_id>")
     @describe(summary="Change a server", body=dict[str, Any], answer=records.ServerCollection, errors=(403, 404, 409))
@@ -117,13 +116,13 @@ def _changing(routes: Blueprint, servers: Servers) -> None:
         given = await read_body(dict[str, Any])
         server = servers.named(server_id)
 
-        def change(document: Any) -> Any:
+        def change(document: Any) -> None:
             _there(document, server_id)
-            return _changed(servers, document, server_id, given)
+            _change(servers, document, server_id, given)
 
         await servers.change(change)
         await servers.settled([server], PATIENCE)
-        return _json(records.collection(servers))
+        return as_json(records.collection(servers))
 
     @routes.delete("/<server_id>")
     @describe(summary="Take a server out", answer=records.RemovedServer, errors=(404, 409))
@@ -131,8 +130,8 @@ def _changing(routes: Blueprint, servers: Servers) -> None:
     async def remove_server(server_id: str) -> Response:
         """Also of the file."""
         servers.named(server_id)
-        await _take_out(servers, lambda document: _without(document, server_id))
-        return _json(records.RemovedServer(server_id=server_id))
+        await _take_out(servers, lambda document: remove(document, {server_id}))
+        return as_json(records.RemovedServer(server_id=server_id))
 
     @routes.post("/<server_id>/tools")
     @describe(
@@ -144,11 +143,11 @@ def _changing(routes: Blueprint, servers: Servers) -> None:
         asked = await read_body(records.ToolRequest)
         server = servers.named(server_id)
         tool = _own_name(servers, server, asked.tool_name)
-        await servers.change(lambda document: _switched(document, server_id, tool, enabled=asked.enabled))
-        return _json(records.collection(servers))
+        await servers.change(lambda document: _switch(document, server_id, tool, enabled=asked.enabled))
+        return as_json(records.collection(servers))
 
 
-async def _take_out(servers: Servers, change: Callable[[Any], Any]) -> None:
+async def _take_out(servers: Servers, change: Callable[[Any], None]) -> None:
     """Changes the file, and signs out of the servers that are not there any more."""
     before = list(servers)
     await servers.change(change)
@@ -165,60 +164,41 @@ async def _refresh(servers: Servers, discovery: Discovery) -> None:
     await servers.settled(servers, PATIENCE)
 
 
-async def _body_or(default: records.DiscoverRequest) -> records.DiscoverRequest:
-    return await read_body(records.DiscoverRequest) if await request.get_data() else default
-
-
-def _json(value: object) -> Response:
-    return Response(wire.dumps(value), mimetype="application/json")
-
-
 # --- changes of the file ----------------------------------------------------------------------------------------------
 
 
-def _changed(servers: Servers, document: Any, key: str, given: JsonObject) -> Any:
-    """The document with one entry changed, or made."""
-    stored = _entry(document, key)
+def _change(servers: Servers, document: Any, key: str, given: JsonObject) -> None:
+    """Changes one entry of the document, or makes it."""
+    stored = entry_of(document, key)
     fields = edits.changes(stored, given)
     _check(servers, key, {**(stored or {}), **fields})
-    return Changed(key, fields)(document)
+    set_fields(document, key, fields)
 
 
-def _replaced(servers: Servers, document: Any, definitions: tuple[JsonObject, ...]) -> Any:
-    """The document with these servers and no others."""
+def _replace(servers: Servers, document: Any, definitions: tuple[JsonObject, ...]) -> None:
+    """Leaves these servers in the document, and no others."""
     wanted = []
     for number, definition in enumerate(definitions):
         key = definition.get("id")
         if not isinstance(key, str) or key in wanted:
             raise ValidationFailed([Problem(f"$.servers[{number}].id", "is missing, or another server's")])
         wanted.append(key)
-        document = _changed(servers, document, key, definition)
+        _change(servers, document, key, definition)
     remove(document, {known for known, _ in written(document)} - set(wanted))
-    return document
 
 
-def _without(document: Any, key: str) -> Any:
-    remove(document, {key})
-    return document
+def _switch(document: Any, key: str, tool: str, *, enabled: bool) -> None:
+    """Switches a tool of an entry on or off."""
+    entry = _there(document, key)
+    entry["disabled_tools"] = edits.with_tool(entry, tool, enabled=enabled)
 
 
-def _switched(document: Any, key: str, tool: str, *, enabled: bool) -> Any:
-    """The document with a tool of an entry switched on or off."""
-    off = edits.with_tool(_there(document, key), tool, enabled=enabled)
-    return Changed(key, {"disabled_tools": off})(document)
-
-
-def _there(document: Any, key: str) -> Mapping[str, Any]:
+def _there(document: Any, key: str) -> dict[str, Any]:
     """An entry. Raises NotFound: somebody has just taken it out."""
-    entry = _entry(document, key)
+    entry = entry_of(document, key)
     if entry is None:
         raise NotFound(f"there is no entry {key!r} in the file of the servers")
     return entry
-
-
-def _entry(document: Any, key: str) -> Mapping[str, Any] | None:
-    found = [entry for known, entry in written(document) if known == key and isinstance(entry, dict)]
-    return found[-1] if found else None
 
 
 def _check(servers: Servers, key: str, entry: JsonObject) -> None:

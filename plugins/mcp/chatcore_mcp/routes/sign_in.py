@@ -6,12 +6,11 @@ from typing import Any
 
 from quart import Blueprint, Response, request
 
-from chatcore import wire
 from chatcore.access import Policy, authenticated, current_principal, public
 from chatcore.accounts import CALL_BACK
 from chatcore.errors import Conflict, Forbidden, NotFound
 from chatcore.openapi import describe
-from chatcore_mcp.routes import records
+from chatcore_mcp.routes import as_json, records
 from chatcore_mcp.routes.servers import SCOPE, informed
 from chatcore_mcp.servers import Servers
 from chatcore_mcp.sign_in import SignIn
@@ -33,7 +32,7 @@ def blueprint(servers: Servers) -> Blueprint:
         one = _sign_in(servers, server_id)
         if one.shared:
             _check_scope()
-        return _json(records.SignInBegun(url=await one.begin(current_principal(), PATIENCE)))
+        return as_json(records.SignInBegun(url=await one.begin(current_principal(), PATIENCE)))
 
     @routes.delete("/servers/<server_id>/sign-in")
     @describe(summary="Sign out of a server", answer=records.ServerStatus, errors=(403, 404, 409))
@@ -46,7 +45,7 @@ def blueprint(servers: Servers) -> Blueprint:
             _check_scope()
         if not await one.end():
             raise NotFound(f"nobody is signed in to {server_id}")
-        return _json(records.status(servers, servers.named(server_id)))
+        return as_json(records.status(servers, servers.named(server_id)))
 
     @routes.get("/client.json")
     @describe(summary="What authorization servers are told of chatcore", answer=dict[str, Any], errors=(404, 409))
@@ -58,7 +57,7 @@ def blueprint(servers: Servers) -> Blueprint:
             raise NotFound("nobody signs in here")
         oauth = await asyncio.to_thread(import_module, "chatcore_mcp.oauth")
         client_id = accounts.redirect_uri.removesuffix(CALL_BACK) + request.path
-        return _json(oauth.published_client(client_id, accounts.redirect_uri))
+        return as_json(oauth.published_client(client_id, accounts.redirect_uri))
 
     return routes
 
@@ -74,7 +73,3 @@ def _check_scope() -> None:
     """Raises Forbidden: who is asking may not decide for others."""
     if Policy("authenticated", frozenset({SCOPE})).missing(current_principal()):
         raise Forbidden(f"this needs the scope {SCOPE!r}")
-
-
-def _json(value: object) -> Response:
-    return Response(wire.dumps(value), mimetype="application/json")

@@ -1,8 +1,7 @@
 """Commands under the names that scripts know from before chatcore: `openrouter-server` and `openrouter-mcp`."""
 
+import runpy
 import sys
-
-from chatcore.cli import main
 
 
 def serve() -> None:
@@ -17,4 +16,4 @@ def speak_mcp() -> None:
 
 def _run(command: str) -> None:
     sys.argv.insert(1, command)
-    main()
+    runpy.run_module("chatcore")

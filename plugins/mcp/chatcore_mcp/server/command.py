@@ -6,7 +6,6 @@ import signal
 import click
 
 from chatcore.commands.reach import reached
-from chatcore.config import Loaded
 
 
 @click.command("mcp")
@@ -21,9 +20,8 @@ def command(ctx: click.Context, server: str | None, token: str | None) -> None:
     """
     from chatcore_mcp.server.relay import Unreachable  # noqa: PLC0415  half a second that no other command waits for
 
-    loaded = ctx.find_object(Loaded) or Loaded()
     try:
-        asyncio.run(_relay(loaded, server, token))
+        asyncio.run(_relay(ctx, server, token))
     except Unreachable as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -32,11 +30,11 @@ def command(ctx: click.Context, server: str | None, token: str | None) -> None:
         ctx.exit(128 + signal.SIGTERM)
 
 
-async def _relay(loaded: Loaded, server: str | None, token: str | None) -> None:
+async def _relay(ctx: click.Context, server: str | None, token: str | None) -> None:
     from chatcore_mcp.server.relay import Relay  # noqa: PLC0415  as above
 
     relaying = asyncio.current_task()
     assert relaying is not None  # noqa: S101  coroutines run in tasks
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, relaying.cancel)
-    async with reached(loaded, server) as url:
+    async with reached(ctx, server) as url:
         await Relay(url, token).serve()

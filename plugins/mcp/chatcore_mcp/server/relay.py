@@ -28,6 +28,7 @@ from mcp_types import (
 )
 from mcp_types.version import LATEST_MODERN_VERSION
 
+from chatcore.http import cause_of
 from chatcore_mcp.server.protocol import Context, chatcore
 
 CONNECT = 10.0
@@ -105,7 +106,7 @@ class Relay:
                 except MCPError as error:
                     failure = error
         except Exception as error:  # the library raises groups of whatever it met on the way
-            raise Unreachable(f"chatcore at {self._url} cannot be reached: start it with 'chatcore serve'") from error
+            raise Unreachable(f"chatcore at {self._url} cannot be reached: {_why(error)}") from error
         if refusals:
             raise Unreachable(f"chatcore at {self._url} refuses: {refusals[-1]}") from failure
         raise failure
@@ -122,6 +123,14 @@ class Relay:
             event_hooks={"response": [note]},
             trust_env=False,
         )
+
+
+def _why(error: BaseException) -> str:
+    """What is wrong with the way to the server, and what to do; mostly that it does not run."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    known = cause_of(error)
+    return f"{known.reason}; {known.remedy}" if known else "start it with 'chatcore serve'"
 
 
 def _refusal(status: int, body: bytes) -> str:

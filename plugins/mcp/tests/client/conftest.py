@@ -128,13 +128,26 @@ async def bench(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Bench]]
 
 @attrs.define
 class Lag:
-    """The longest time, in milliseconds, for which the event loop served nobody else.
+    """The longest time, in milliseconds, for which the event loop served nobody else, and what most did not exceed.
 
-    `worst` is what its thread worked, `wall` what a clock says: on a busy machine that is also others' work.
+    `worst` is what its thread worked, `wall` what a clock says: on a busy machine that is also others' work. `tasks` is
+    how many there were at a time.
     """
 
     worst: float = 0.0
     wall: float = 0.0
+    tasks: int = 0
+    seen: list[float] = attrs.field(factory=list)
+
+    def note(self, worked: float, wall: float) -> None:
+        self.seen.append(worked)
+        self.worst, self.wall = max(self.worst, worked), max(self.wall, wall)
+        self.tasks = max(self.tasks, len(asyncio.all_tasks()))
+
+    @property
+    def p99(self) -> float:
+        """What 99 of 100 looks found, of the work of its thread."""
+        return sorted(self.seen)[len(self.seen) * 99 // 100]
 
 
 @asynccontextmanager
@@ -148,8 +161,7 @@ async def lag() -> AsyncIterator[Lag]:
         while True:
             worked, before = time.thread_time(), time.perf_counter()
             await asyncio.sleep(0.001)
-            seen.worst = max(seen.worst, (time.thread_time() - worked) * 1000)
-            seen.wall = max(seen.wall, (time.perf_counter() - before - 0.001) * 1000)
+            seen.note((time.thread_time() - worked) * 1000, (time.perf_counter() - before - 0.001) * 1000)
 
     watching = asyncio.create_task(watch())
     await asyncio.sleep(0.005)

@@ -3,13 +3,18 @@
 import json
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chatcore_mcp.file import Changed, ServersFile, remove
+from chatcore_mcp.file import ServersFile, remove, set_fields
 
 from chatcore.errors import ConfigError
+
+
+def setting(key: str, fields: dict[str, Any]) -> Callable[[Any], None]:
+    return lambda document: set_fields(document, key, fields)
 
 
 @pytest.fixture
@@ -32,7 +37,7 @@ def test_what_cannot_be_read_is_left_alone(file: ServersFile, text: str):
     with pytest.raises(ConfigError, match=r"mcp_servers\.json"):
         file.read()
     with pytest.raises(ConfigError):
-        file.change(Changed("x", {"url": "http://x/"}))
+        file.change(setting("x", {"url": "http://x/"}))
     assert file.path.read_bytes() == before
 
 
@@ -44,7 +49,7 @@ def test_a_change_is_noticed(file: ServersFile):
     file.path.write_text("[]")
     assert file.changed()
     file.read()
-    file.change(Changed("x", {"url": "http://x/"}))
+    file.change(setting("x", {"url": "http://x/"}))
     assert not file.changed()
     file.path.unlink()
     assert file.changed()
@@ -65,7 +70,7 @@ def test_a_change_is_noticed(file: ServersFile):
 def test_a_server_is_changed_where_it_stands(file: ServersFile, before: Any, after: Any):
     """In the form that the file has; everything else stays."""
     file.path.write_text(json.dumps(before))
-    assert file.change(Changed("x", {"enabled": False})) == after
+    assert file.change(setting("x", {"enabled": False})) == after
     assert json.loads(file.path.read_text()) == after
 
 
@@ -74,18 +79,18 @@ def test_what_is_not_known_stays(file: ServersFile):
     entry = '        "ä": {\n            "b": 1,\n            "a": null\n        }\n'
     text = '{\n    "$schema": "x",\n    "mcpServers": {\n' + entry + "    }\n}\n"
     file.path.write_text(text)
-    file.change(Changed("ä", {}))
+    file.change(setting("ä", {}))
     assert file.path.read_text() == text
-    file.change(Changed("ä", {"enabled": True}))
+    file.change(setting("ä", {"enabled": True}))
     assert file.path.read_text() == text.replace("null\n", 'null,\n            "enabled": true\n')
 
 
 def test_permissions_stay_and_a_new_file_is_its_owners(file: ServersFile):
     """It may hold tokens."""
-    file.change(Changed("x", {"url": "http://x/"}))
+    file.change(setting("x", {"url": "http://x/"}))
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     file.path.chmod(0o644)
-    file.change(Changed("x", {"enabled": False}))
+    file.change(setting("x", {"enabled": False}))
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o644
 
 
@@ -95,7 +100,7 @@ def test_what_a_link_leads_to_is_changed(file: ServersFile, tmp_path: Path):
     real.parent.mkdir()
     real.write_text("[]")
     file.path.symlink_to(real)
-    file.change(Changed("x", {"url": "http://x/"}))
+    file.change(setting("x", {"url": "http://x/"}))
     assert file.path.is_symlink()
     assert json.loads(real.read_text()) == [{"id": "x", "url": "http://x/"}]
 
@@ -105,7 +110,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path):
     (tmp_path / "file").write_text("")
     file = ServersFile(tmp_path / "file" / "mcp_servers.json")
     with pytest.raises(ConfigError, match="cannot be"):
-        file.change(Changed("x", {}))
+        file.change(setting("x", {}))
 
 
 def test_a_server_is_taken_out():
@@ -122,7 +127,7 @@ def test_a_change_that_changes_nothing_writes_nothing(file: ServersFile):
     """Somebody's own way of writing it stays."""
     text = '[ {"id":"x","enabled":false} ]'
     file.path.write_text(text)
-    file.change(Changed("x", {"enabled": False}))
+    file.change(setting("x", {"enabled": False}))
     assert file.path.read_text() == text
 
 
@@ -133,7 +138,7 @@ def test_two_who_change_it_at_once_lose_nothing(tmp_path: Path):
 
     def work(number: int) -> None:
         for change in range(5):
-            files[number].change(Changed(f"{number}-{change}", {"url": "http://x/"}))
+            files[number].change(setting(f"{number}-{change}", {"url": "http://x/"}))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:

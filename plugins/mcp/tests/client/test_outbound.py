@@ -1,18 +1,27 @@
 """The way to servers that have a URL: what they answer, and where they are."""
 
 import asyncio
+import ipaddress
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from chatcore_mcp import outbound
 from chatcore_mcp.definitions import definition_of
+from chatcore_mcp.streams import MOST_REQUESTS
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from chatcore.addresses import Reach
 from chatcore.tools import QuestionAnswer
 
-from .conftest import PROGRAMS, delaying_nobody
+from .conftest import PROGRAMS, delaying_nobody, lag
 
 
 @contextmanager
@@ -138,6 +147,21 @@ async def test_an_address_that_came_over_http_is_checked(bench, url: str):
     await allowed.connected("theirs")
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("pings", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+async def test_a_flood_of_pings_delays_nobody(bench, url: str, pings: int):
+    """Each is answered, in a request of its own, one after the other: they wait at the server's end, not as tasks here,
+    and the event loop is free again at once."""
+    made = await bench({"raw": {"url": f"{url}/mcp", "type": "http"}}, timeout=120)
+    await made.connected("raw")
+    async with lag() as busy:
+        result = await made.call("flood", size=pings)
+    print(f"{pings} pings: p99 {busy.p99:.1f} ms, {busy.tasks} tasks")
+    assert result.text == f"{pings} were answered"
+    assert busy.p99 < 25
+    assert busy.tasks < MOST_REQUESTS + 50
+
+
 async def test_what_is_secret_in_a_url_is_not_told(bench, tmp_path):
     """Neither in the problem nor in the log."""
     made = await bench({"gone": {"url": "http://me:password@127.0.0.1:9/mcp?key=secret"}})
@@ -145,3 +169,48 @@ async def test_what_is_secret_in_a_url_is_not_told(bench, tmp_path):
     assert made.server("gone").problem == "nobody answers at http://127.0.0.1:9/mcp: All connection attempts failed"
     definition = definition_of("x", {"url": "http://x/?key=secret"}, environ={}, directory=tmp_path)
     assert "secret" not in repr(definition)
+
+
+def certificate(path: Path, *, lasts: int) -> ssl.SSLContext:
+    """A server's side of TLS, with a certificate for this machine that has signed itself, in a file."""
+    key, now, name = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC), x509.Name([])
+    start, end = now - timedelta(days=9), now + timedelta(days=lasts)
+    host = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, start, end).add_extension(host, critical=True)
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    private = key.private_bytes(pem, form, serialization.NoEncryption())
+    path.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem) + private)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tls", "problem"),
+    [
+        ("https", {"lasts": 9}, "cannot be reached: its certificate is not trusted (self-signed certificate); have it"),
+        ("https", {"lasts": -1, "trusted": True}, "cannot be reached: its certificate has expired; renew it"),
+        ("https", {}, "cannot be reached: it does not speak TLS; write http://"),
+        ("http", {"lasts": 9}, "without sending a response.; see what its log says; if it speaks TLS"),
+    ],
+)
+async def test_a_certificate_and_a_wrong_scheme_are_named(bench, monkeypatch, tmp_path, scheme, tls, problem):
+    """With what to do about it, and without the URL's secrets."""
+    trusted = tls.pop("trusted", False)
+    context = certificate(tmp_path / "server.pem", **tls) if tls else None
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
+    outbound._certificates.cache_clear()
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"" if context else b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=context) as server:
+        url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+        made = await bench({"there": {"url": f"{url}?key=secret"}})
+        await made.until(lambda: made.server("there").problem)
+    outbound._certificates.cache_clear()
+    told = made.server("there").problem
+    assert (problem in told, url in told, "secret" in told) == (True, True, False), told

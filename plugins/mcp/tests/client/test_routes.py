@@ -225,7 +225,7 @@ async def test_servers_are_replaced(api: Api, url: str):
 async def test_a_server_is_added_by_its_url(api: Api, url: str):
     """Under the name that it gives itself, also in the file; a second time it is the same."""
     server = await api.ask("POST", "/api/mcp/servers/connect", body={"url": f"{url}/mcp"})
-    assert (server["id"], server["connected"], server["tool_count"]) == ("raw-http", True, 5)
+    assert (server["id"], server["connected"], server["tool_count"]) == ("raw-http", True, 6)
     assert api.document()["mcpServers"]["raw-http"] == {"url": f"{url}/mcp", "added_over_http": True}
     assert await api.ask("POST", "/api/mcp/servers/connect/", body={"url": f"{url}/mcp"}) == server
     other = await api.ask("POST", "/api/mcp/servers/connect", body={"url": f"{url}/modern"})

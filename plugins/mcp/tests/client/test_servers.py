@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -15,7 +14,6 @@ from chatcore_mcp import Mcp
 from chatcore_mcp.tools import source
 
 from chatcore.errors import DatabaseError, ToolFailed
-from chatcore.state import State
 from chatcore.testing.chat import running_chat
 from chatcore.tools import Invocation, ToolCall
 from chatcore.types import LOCAL, Turn
@@ -63,8 +61,8 @@ async def test_who_goes_away_leaves_no_change_half_done(bench, tmp_path: Path):
     """As when the connection of a request breaks off: the server that it was about is connected anew all the same."""
     made = await bench({"a": raw(tmp_path / "one")})
     await made.connected("a")
-    document = {"mcpServers": {"a": raw(tmp_path / "two")}}
-    changing = asyncio.create_task(made.servers.change(lambda _: document))
+    other = {"a": raw(tmp_path / "two")}
+    changing = asyncio.create_task(made.servers.change(lambda document: document["mcpServers"].update(other)))
     await made.until(lambda: made.server("a").state != "connected")
     changing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -166,29 +164,28 @@ async def test_a_switched_off_server_cannot_be_called(bench, tmp_path: Path):
 
 @pytest.mark.slow
 async def test_fifty_servers_add_little_to_a_turn(tmp_path: Path):
-    """With twenty tools each: less than two milliseconds until the model is asked."""
+    """With twenty tools each: it takes no longer than to write them down for the model a few times."""
     with running() as url:
         file = tmp_path / "mcp_servers.json"
         file.write_text(json.dumps([{"id": f"s{number}", "url": f"{url}/mcp?{number}"} for number in range(50)]))
         async with running_chat(tmp_path / "data", Mcp, settings={"servers": file}) as chat:
-            state: State = chat.app.extensions["chatcore"]
+            state = chat.app.extensions["chatcore"]
             async with asyncio.timeout(30):
                 while len(state.registry.tools()) < 1000:
                     await asyncio.sleep(0.02)
             turn = Turn(id="t", principal=LOCAL, conversation_id="c", model="m", provider="p", history=())
             hook = state.registry.of("prepare_turn")[0].value
-            took = []
+            took, written = [], []
             for _ in range(300):
                 before = time.thread_time()
-                prepared = await hook(Turn(**{**_fields(turn), "tools": state.registry.tools()}))
+                prepared = await hook(attrs.evolve(turn, tools=state.registry.tools()))
                 took.append((time.thread_time() - before) * 1000)
+                before = time.thread_time()
+                json.dumps([(tool.name, tool.description, dict(tool.parameters)) for tool in prepared.tools.values()])
+                written.append((time.thread_time() - before) * 1000)
             assert len(prepared.tools) == 1000
-    print(f"{statistics.median(took):.2f} ms, undisturbed {min(took):.2f}")
-    assert min(took) < 2  # what it costs; the rest is what else the machine does
-
-
-def _fields(turn: Turn) -> dict:
-    return {name: getattr(turn, name) for name in turn.__slots__ if not name.startswith("__")}
+    print(f"{min(took):.2f} ms, {min(written):.2f} ms to write them")
+    assert min(took) < 4 * min(written)  # the least of many: the rest is what else the machine does
 
 
 def test_without_servers_the_sdk_is_not_imported(tmp_path: Path):

@@ -93,6 +93,7 @@ async def test_a_server_that_cannot_be_asked_is_told(make_chat: MakeChat) -> Non
         (locked.url, "wrong", "sign in first"),
         (without.url, None, "its plugin 'mcp' is not on"),
         ("http://127.0.0.1:1", None, "cannot be reached: start it with 'chatcore serve'"),
+        (without.url.replace("http:", "https:"), None, "it does not speak TLS; write http:"),
     ):
         relay = Relay(url, token)
         with pytest.raises(Unreachable, match=said):

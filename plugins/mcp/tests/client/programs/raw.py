@@ -25,6 +25,7 @@ log = Path(sys.argv[1]).open("a", buffering=1)  # noqa: SIM115  it is written to
 options = dict(option.partition("=")[::2] for option in sys.argv[2:])
 version = options.get("version", "2024-11-05")
 writing = threading.Lock()
+held = []
 
 
 def send(text):
@@ -72,16 +73,28 @@ def echo(identifier, arguments):
     text(identifier, json.dumps(arguments))
 
 
+def slow(identifier, arguments):
+    """Answers after so many milliseconds; without a number when `release` is called."""
+    if "size" in arguments:
+        threading.Timer(arguments["size"] / 1000, text, (identifier, "done")).start()
+    else:
+        held.append(identifier)
+
+
+def release(identifier, arguments):
+    while held:
+        text(held.pop(), "done")
+    text(identifier, "released")
+
+
 TOOLS = {
     "echo": echo,
     "big": lambda identifier, arguments: text(identifier, "x" * arguments.get("size", 5_000_000)),
     "dense": dense,
     "bad_json": lambda identifier, arguments: send(f'{{"jsonrpc": "2.0", "id": {identifier}, "result": {{"content": ['),
     "bad_shape": lambda identifier, arguments: result(identifier, {"content": "nothing of the kind"}),
-    "never": lambda identifier, arguments: None,
-    "slow": lambda identifier, arguments: threading.Timer(
-        arguments.get("size", 300) / 1000, text, (identifier, "done")
-    ).start(),
+    "slow": slow,
+    "release": release,
     "die": die,
     "image": image,
     "change": change,

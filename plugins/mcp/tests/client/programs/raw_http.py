@@ -2,6 +2,7 @@
 
 /mcp      it speaks 2025-03-26, in sessions that it forgets when it ends; with a query it has twenty tools
 /modern   it speaks 2026-07-28; its tool asks for input
+          its tool `flood` first asks whether there is anybody, so many times
 /NNN      it answers every message with that status
 /html, /redirect, /gzip, /hang, /half   it is no such server
 /secret   it wants a token
@@ -18,8 +19,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 session = uuid.uuid4().hex
 tools = [
     {"name": name, "description": "Does it.", "inputSchema": {"type": "object"}}
-    for name in ("echo", "big", "slow", "half", "strange")
+    for name in ("echo", "big", "slow", "half", "strange", "flood")
 ]
+answered = []
 many = [{**tools[0], "name": f"tool_{number}"} for number in range(20)]
 
 
@@ -35,7 +37,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.say(401, b"no")
         if kind in NO_SERVERS:
             return NO_SERVERS[kind](self)
-        if "id" not in message:
+        if "method" not in message:
+            answered.append(message["id"])
+        if "id" not in message or "method" not in message:
             return self.say(202, b"")
         answer = self.modern if kind == "modern" else self.old
         return answer(message["id"], message["method"], message.get("params") or {})
@@ -66,11 +70,30 @@ class Handler(BaseHTTPRequestHandler):
                 text = "x" * arguments["size"]
             case "slow":
                 time.sleep(1000)
+            case "flood":
+                return self.flood(identifier, arguments["size"])
             case "half":
                 return self.say(200, f'{{"jsonrpc": "2.0", "id": {identifier}, "result": {{'.encode())
             case "strange":
                 return self.result(identifier, {"content": [{"type": "hologram", "of": "you"}]})
         return self.result(identifier, {"content": [{"type": "text", "text": text}]})
+
+    def flood(self, identifier, size):
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        answered.clear()
+        for number in range(size):
+            self.event({"jsonrpc": "2.0", "id": f"ping-{number}", "method": "ping"})
+        while len(answered) < size:
+            time.sleep(0.01)
+        text = f"{len(set(answered))} were answered"
+        self.event({"jsonrpc": "2.0", "id": identifier, "result": {"content": [{"type": "text", "text": text}]}})
+        self.close_connection = True
+
+    def event(self, message):
+        self.wfile.write(f"event: message\ndata: {json.dumps(message)}\n\n".encode())
 
     def modern(self, identifier, method, parameters):
         always = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
