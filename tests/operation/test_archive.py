@@ -247,7 +247,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "cut.zip"
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
-        refused(path)
+        assert refused(path)
 
 
 def test_every_flipped_byte_is_noticed_or_harmless(tmp_path: Path) -> None:

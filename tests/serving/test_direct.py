@@ -113,4 +113,4 @@ async def test_nothing_is_written_to_who_has_left(serve: Serve) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", await serve(speak))
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     writer.transport.abort()
-    await asyncio.wait_for(over.wait(), 10)
+    assert await asyncio.wait_for(over.wait(), 10)
